@@ -1,0 +1,93 @@
+# `make lab` opens the lab, `make test` checks it, `make help` lists the rest.
+# Everything is installed into .venv; nothing outside this folder is changed.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+LAB_ARGS ?=
+# For pip: a proxy, a mirror. TORCH_ARGS goes to torch's own installation, where the address of a
+# build without CUDA (a tenth of the size) saves a machine without a GPU some gigabytes.
+PIP_ARGS ?=
+TORCH_ARGS ?=
+PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input \
+	--constraint constraints.txt $(PIP_ARGS)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help lab test test-unit test-notebooks test-browser notebooks bench check format clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
+		| awk -F'|' '{printf "make %-16s%s\n", $$1, $$2}'
+
+lab: $(VENV)/.installed ## open JupyterLab on the first notebook (LAB_ARGS="--no-browser --port=8899")
+	$(PY) -m jupyterlab notebooks/00-start-here.ipynb $(LAB_ARGS)
+
+# Every part runs even when an earlier one failed: one look at the output shows all that is broken.
+test: $(VENV)/.installed-test ## unit tests, doctests, notebooks (nbval), browser
+	@failed=""; \
+	for part in test-unit test-notebooks test-browser; do \
+		$(MAKE) --no-print-directory $$part || failed="$$failed $$part"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "make test: FAILED:$$failed"; exit 1; fi; \
+	echo "make test: passed"
+
+test-unit: $(VENV)/.installed-test ## unit tests and doctests
+	$(PY) -m pytest --ignore=tests/browser
+
+test-notebooks: $(VENV)/.installed-test ## every cell of every notebook against its saved output
+	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \
+		set -x; $(PY) -m pytest --nbval notebooks; \
+	else \
+		echo "test-notebooks: no notebooks/*.ipynb yet, nothing to check"; \
+	fi
+
+# pytest's exit status 5 means that it found no test, which is no failure here.
+test-browser: $(VENV)/.installed-test ## real JupyterLab in real Chromium
+	@if [ -d tests/browser ]; then \
+		set -x; $(PY) -m pytest tests/browser || [ $$? -eq 5 ]; \
+	else \
+		echo "test-browser: no tests/browser yet, nothing to check"; \
+	fi
+
+notebooks: $(VENV)/.installed ## run all notebooks on clean kernels and save them
+	$(PY) tools/execute_notebooks.py notebooks
+
+bench: $(VENV)/.installed-bench ## the lab's figures beside those of its peers
+	$(PY) -m bench
+
+check: $(VENV)/.installed-dev ## format, lint, types
+	$(PY) -m ruff format --check
+	$(PY) -m ruff check
+	$(PY) -m mypy
+
+format: $(VENV)/.installed-dev ## format, and mend what the linter can
+	$(PY) -m ruff format
+	$(PY) -m ruff check --fix
+
+clean: ## remove caches and artifacts; .venv stays
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/browser/artifacts
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip is the last thing that venv makes: where it is there, the environment is whole.
+$(VENV)/bin/pip:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+		echo "error: '$(PYTHON)' was not found. Install Python 3.11 or newer, or name it:" \
+			"make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: labkit needs Python 3.11 or newer, and '$(PYTHON)' is" \
+			"$$($(PYTHON) -V 2>&1). Name a newer one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "error: '$(PYTHON)' cannot make virtual environments. On Debian and Ubuntu:" \
+			"apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and alone: whatever build TORCH_ARGS chose is there when the rest is resolved.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(PIP_INSTALL) $(TORCH_ARGS) torch
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/.installed
+	$(PIP_INSTALL) --editable '.[$*]'
+	@touch $@
