@@ -1,0 +1,85 @@
+"""labkit: which optimization pays, for this model, on this machine, and can I believe it?
+
+>>> import labkit as lab
+>>> trial = lab.measure(lambda: sorted(range(100)), budget_s=0.05)
+>>> trial.median_s < 1e-3
+True
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Where each public name lives. Nothing is imported until it is used: `import labkit` must not
+# cost a notebook the seconds that torch, pandas and matplotlib take.
+_HOMES = {
+    "measure": "api",
+    "compare": "api",
+    "peak_memory": "api",
+    "experiment": "experiments",
+    "Experiment": "experiments",
+    "Variant": "variants",
+    "Comparison": "results",
+    "Failure": "results",
+    "PeakMemory": "results",
+    "Ratio": "results",
+    "Sweep": "sweeps",
+    "Trial": "results",
+    "Verdict": "statistics",
+    "Caveat": "caveats",
+    "Claim": "claims",
+    "check": "claims",
+    "Panel": "panel",
+    "history": "records",
+    "Machine": "machines",
+    "machine": "machines",
+    "measure_peaks": "peaks",
+    "LabkitError": "errors",
+    "AgreementError": "errors",
+    "ResolutionError": "errors",
+    "UnpicklableError": "errors",
+    "WorkerError": "errors",
+}
+
+if TYPE_CHECKING:
+    from labkit.api import compare as compare
+    from labkit.api import measure as measure
+    from labkit.api import peak_memory as peak_memory
+    from labkit.caveats import Caveat as Caveat
+    from labkit.claims import Claim as Claim
+    from labkit.claims import check as check
+    from labkit.errors import AgreementError as AgreementError
+    from labkit.errors import LabkitError as LabkitError
+    from labkit.errors import ResolutionError as ResolutionError
+    from labkit.errors import UnpicklableError as UnpicklableError
+    from labkit.errors import WorkerError as WorkerError
+    from labkit.experiments import Experiment as Experiment
+    from labkit.experiments import experiment as experiment
+    from labkit.machines import Machine as Machine
+    from labkit.machines import machine as machine
+    from labkit.panel import Panel as Panel
+    from labkit.peaks import measure_peaks as measure_peaks
+    from labkit.records import history as history
+    from labkit.results import Comparison as Comparison
+    from labkit.results import Failure as Failure
+    from labkit.results import PeakMemory as PeakMemory
+    from labkit.results import Ratio as Ratio
+    from labkit.results import Trial as Trial
+    from labkit.statistics import Verdict as Verdict
+    from labkit.sweeps import Sweep as Sweep
+    from labkit.variants import Variant as Variant
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"labkit has no {name!r}; it has {', '.join(sorted(_HOMES))}")
+    value = getattr(importlib.import_module(f"labkit.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOMES, "__version__"])

@@ -1,0 +1,239 @@
+"""The worker's side: unpack a job, measure, send events."""
+
+from __future__ import annotations
+
+import gc
+import math
+import mmap
+import os
+import pickle
+import struct
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from labkit.results import Failure
+from labkit.timing import Event, Finished, Plan, Stage, measure_rounds
+from labkit.variants import Variant, describe
+
+# State that outlives a crash: index of the variant at work (-1: none), its stage, and when it
+# began (time.monotonic, seconds; the same clock in every process of a machine).
+STATE = struct.Struct("=iid")
+STAGES = ("", "load", "setup", "warm-up", "measuring", "memory", "agreement")
+# A larger event is refused: it would stall the pipe, and no result of ours needs it.
+MAX_EVENT_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is given.
+
+    Attributes:
+        variants: cloudpickle of ``(dict of name to Variant, agree)``.
+        names: of the variants to run, in order.
+        kind: "time", or "memory" for the peak of the only variant.
+    """
+
+    variants: bytes
+    names: tuple[str, ...]
+    kind: str
+    plan: Plan
+    device: str | None
+    threads: int | None
+    sys_path: tuple[str, ...]
+    directory: str
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """The variants do not compute the same thing."""
+
+    variant: str
+    message: str
+
+
+class _Steps:
+    """Writes down what runs now, where the parent can read it after this process has died."""
+
+    def __init__(self, path: str, names: tuple[str, ...]) -> None:
+        with open(path, "r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), STATE.size)
+        self._index = {name: i for i, name in enumerate(names)}
+
+    def __call__(self, name: str | None, stage: str) -> None:
+        index = -1 if name is None else self._index[name]
+        STATE.pack_into(self._memory, 0, index, STAGES.index(stage), time.monotonic())
+
+
+def main(events_fd: int, state_path: str) -> int:
+    """Entry of a forked worker: its output goes to a file, read if it crashes."""
+    output = os.open(state_path + ".err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    return work(Connection(events_fd), state_path)
+
+
+def work(connection: Connection, state_path: str) -> int:
+    """Receive one job, send its events; returns an exit code."""
+    job: Job = pickle.loads(connection.recv_bytes())
+    steps = _Steps(state_path, job.names)
+
+    def send(event: object) -> None:
+        data = pickle.dumps(event)
+        if len(data) > MAX_EVENT_BYTES:
+            data = pickle.dumps(
+                Failure(
+                    getattr(event, "variant", None) or job.names[0],
+                    "measuring",
+                    "raised",
+                    f"a result of {len(data)} bytes is too large to send (at most "
+                    f"{MAX_EVENT_BYTES}); keep results inside the variant",
+                )
+            )
+        connection.send_bytes(data)
+
+    try:
+        for event in _run(job, steps):
+            send(event)
+    except BrokenPipeError:
+        return 0
+    connection.close()
+    return 0
+
+
+def _run(job: Job, steps: _Steps) -> Any:
+    # Read by numerical libraries that are imported later; the ones that are already here are
+    # told directly below.
+    sys.path[:] = list(job.sys_path)
+    os.chdir(job.directory)
+    if job.threads is not None:
+        set_threads(job.threads)
+    steps(job.names[0], "load")
+    yield Stage("loading")
+    try:
+        variants, agree = pickle.loads(job.variants)
+    except Exception as error:
+        message, details = describe(error)
+        steps(None, "")
+        for name in job.names:
+            yield Failure(name, "load", "raised", f"cannot be unpacked: {message}", details)
+        yield Finished("failed", 0.0)
+        return
+    steps(None, "")
+    variants = {name: variants[name] for name in job.names}
+    calls, failures = prepare(variants, steps)
+    yield from failures
+    if job.threads is not None:
+        # Once more, for the libraries that the set-up imported.
+        set_threads(job.threads)
+    if job.kind == "memory":
+        yield from _memory(calls, job, steps)
+        return
+    if agree is not None and job.names[0] in calls:
+        yield Stage("checking that the variants agree")
+        problem = disagreement(calls, agree, steps)
+        if problem is not None:
+            yield problem
+            yield Finished("failed", 0.0)
+            return
+    if job.names[0] not in calls:
+        yield Finished("failed", 0.0)
+        return
+    from labkit.devices import sampler_for
+
+    sampler = sampler_for(job.device)
+    # What exists now stays; the collector's turn between samples then costs microseconds.
+    gc.collect()
+    gc.freeze()
+    yield from measure_rounds(calls, job.plan, sampler=sampler, on_step=steps, threads=job.threads)
+
+
+def prepare(
+    variants: dict[str, Variant], on_step: Callable[[str | None, str], None]
+) -> tuple[dict[str, Callable[[], Any]], list[Failure]]:
+    """Run every set-up; a variant whose set-up raises is left out."""
+    calls: dict[str, Callable[[], Any]] = {}
+    failures = []
+    for name, variant in variants.items():
+        on_step(name, "setup")
+        try:
+            calls[name] = variant.prepare()
+        except (Exception, SystemExit) as error:
+            message, details = describe(error)
+            failures.append(Failure(name, "setup", "raised", message, details))
+        on_step(None, "")
+    return calls, failures
+
+
+def disagreement(
+    calls: dict[str, Callable[[], Any]],
+    agree: Callable[[Any, Any], Any],
+    on_step: Callable[[str | None, str], None],
+) -> Disagreement | None:
+    """The first variant whose result does not agree with the baseline's, if there is one.
+
+    ``agree(baseline's result, variant's result)`` says no by returning False or by raising;
+    None counts as yes, as `torch.testing.assert_close` returns it.
+    """
+    names = list(calls)
+    on_step(names[0], "agreement")
+    try:
+        expected = calls[names[0]]()
+    except (Exception, SystemExit):
+        # The warm-up will meet it again and report it as a failure of this variant.
+        on_step(None, "")
+        return None
+    for name in names[1:]:
+        on_step(name, "agreement")
+        try:
+            result = calls[name]()
+        except (Exception, SystemExit):
+            continue
+        try:
+            answer = agree(expected, result)
+            message = "agree returned False"
+            said_no = answer is not None and not bool(answer)
+        except (Exception, SystemExit) as error:
+            said_no, message = True, describe(error)[0]
+        if said_no:
+            on_step(None, "")
+            return Disagreement(name, message)
+    on_step(None, "")
+    return None
+
+
+def set_threads(threads: int) -> None:
+    """Give numerical libraries this many threads, loaded or not."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    if "numpy" in sys.modules or "torch" in sys.modules:
+        import threadpoolctl
+
+        threadpoolctl.threadpool_limits(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def _memory(calls: dict[str, Callable[[], Any]], job: Job, steps: _Steps) -> Any:
+    from labkit.memory import measure_peak
+
+    for name, call in calls.items():
+        yield Stage("measuring memory", name)
+        steps(name, "memory")
+        try:
+            peak = measure_peak(call, device=job.device)
+        except (Exception, SystemExit) as error:
+            message, details = describe(error)
+            yield Failure(name, "memory", "raised", message, details)
+        else:
+            yield name, peak
+        steps(None, "")
+    yield Finished("answered", math.nan)
+
+
+_ = Event  # the union that `_run` yields, beside Disagreement and (name, PeakMemory)

@@ -1,0 +1,138 @@
+"""Sentences about a result that hold, fail or stay open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from labkit.units import format_bytes, format_ratio, format_share
+
+if TYPE_CHECKING:
+    from labkit.results import Comparison
+
+CONFIRMED, REFUTED, INCONCLUSIVE = "CONFIRMED", "REFUTED", "INCONCLUSIVE"
+NOT_HERE = "NOT HERE"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence, what was seen, and whether it holds.
+
+    Printing it gives one line: measured numbers first, then the state, then the sentence with
+    its threshold, so that a regression test can compare the end and ignore the beginning.
+
+    >>> print(Claim("int8 vs float32", "3.41x [3.20x, 3.60x]", CONFIRMED, "at least 1.5x faster"))
+    int8 vs float32: 3.41x [3.20x, 3.60x]  CONFIRMED: at least 1.5x faster
+    """
+
+    subject: str
+    seen: str
+    state: str
+    sentence: str
+    needs: str = ""
+    why: str = ""
+
+    def __bool__(self) -> bool:
+        return self.state == CONFIRMED
+
+    def __str__(self) -> str:
+        needs = f" (needs {self.needs})" if self.needs else ""
+        line = f"{self.subject}: {self.seen}  {self.state}: {self.sentence}{needs}"
+        return f"{line}\n    {self.why}" if self.why else line
+
+    def _ipython_display_(self) -> None:
+        # The line is already printed; the last expression of a cell must not show it twice.
+        return None
+
+
+def check(sentence: str, holds: bool | None, *, seen: str = "", subject: str = "check") -> Claim:
+    """Print a claim about anything: True CONFIRMED, False REFUTED, None INCONCLUSIVE.
+
+    >>> check("the loss went down", 0.1 < 2.3, seen="2.30 to 0.10", subject="training")
+    training: 2.30 to 0.10  CONFIRMED: the loss went down
+    Claim(subject='training', seen='2.30 to 0.10', state='CONFIRMED', sentence='the loss went down', needs='', why='')
+    """
+    state = INCONCLUSIVE if holds is None else CONFIRMED if holds else REFUTED
+    claim = Claim(subject, seen, state, sentence)
+    print(claim)
+    return claim
+
+
+def _state(low: float, high: float, threshold: float) -> str:
+    if low >= threshold:
+        return CONFIRMED
+    return REFUTED if high < threshold else INCONCLUSIVE
+
+
+def check_claim(
+    comparison: Comparison,
+    name: str,
+    *,
+    faster_than: str | None = None,
+    slower_than: str | None = None,
+    same_as: str | None = None,
+    less_memory_than: str | None = None,
+    by: float | None = None,
+    within: float | None = None,
+    needs: str | tuple[str, ...] | None = None,
+) -> Claim:
+    """Decide a claim; see `labkit.results.Comparison.claim`."""
+    given = {
+        "faster_than": faster_than,
+        "slower_than": slower_than,
+        "same_as": same_as,
+        "less_memory_than": less_memory_than,
+    }
+    terms = [(word, other) for word, other in given.items() if other is not None]
+    if len(terms) != 1:
+        raise ValueError(f"a claim has exactly one of {', '.join(given)}; got {dict(terms)}")
+    word, other = terms[0]
+    if word == "same_as" and by is not None:
+        raise ValueError("same_as takes within=, a share such as 0.05; not by=")
+    if word != "same_as" and within is not None:
+        raise ValueError(f"{word} takes by=, a factor such as 1.5; not within=")
+    if by is not None and not by >= 1:
+        raise ValueError(f"by={by}: give a factor of at least 1, such as 1.5")
+    if within is not None and not within > 0:
+        raise ValueError(f"within={within}: give a share above 0, such as 0.05")
+
+    factor = 1.0 if by is None else by
+    subject = f"{name} vs {other}"
+    ratio = comparison.ratio(name, other)
+    seen = f"{format_ratio(ratio.speedup)} {ratio.interval_text}"
+    at_least = f"at least {factor:g}x " if by is not None else ""
+
+    if word == "faster_than":
+        sentence, state = f"{at_least}faster", _state(ratio.low, ratio.high, factor)
+        if by is None and ratio.low <= 1:
+            state = REFUTED if ratio.high <= 1 else INCONCLUSIVE
+    elif word == "slower_than":
+        sentence = f"{at_least}slower"
+        state = _state(1 / ratio.high, 1 / ratio.low if ratio.low > 0 else float("inf"), factor)
+        if by is None and ratio.high >= 1:
+            state = REFUTED if ratio.low >= 1 else INCONCLUSIVE
+    elif word == "same_as":
+        share = comparison.resolution if within is None else within
+        sentence = f"same speed within {format_share(share)}"
+        inside = ratio.low >= 1 / (1 + share) and ratio.high <= 1 + share
+        outside = ratio.low > 1 + share or ratio.high < 1 / (1 + share)
+        state = CONFIRMED if inside else REFUTED if outside else INCONCLUSIVE
+    else:
+        sentence = f"{at_least}less memory"
+        mine, theirs = comparison.memory.get(name), comparison.memory.get(other)
+        if mine is None or theirs is None:
+            state, seen = INCONCLUSIVE, "peak memory was not measured (memory=True measures it)"
+        else:
+            seen = f"{format_bytes(mine.peak_bytes)} against {format_bytes(theirs.peak_bytes)}"
+            holds = theirs.peak_bytes > mine.peak_bytes
+            holds = holds and theirs.peak_bytes >= factor * mine.peak_bytes
+            state = CONFIRMED if holds else REFUTED
+
+    if needs is None:
+        return Claim(subject, seen, state, sentence)
+    wanted = (needs,) if isinstance(needs, str) else tuple(needs)
+    machine = comparison.machine
+    missing = [why for need in wanted if machine and (why := machine.missing(need))]
+    if missing:
+        return Claim(subject, seen, NOT_HERE, sentence, ", ".join(wanted), " ".join(missing))
+    return Claim(subject, seen, state, sentence, ", ".join(wanted))

@@ -1,0 +1,240 @@
+"""Parameters, and a function from them to variants."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from labkit.devices import check_device
+from labkit.parameters import parse_all
+from labkit.recorder import Settings
+from labkit.results import Comparison
+from labkit.sweeps import Sweep, SweepPoint
+from labkit.variants import Variant, as_variants
+from labkit.worker import Run
+
+if TYPE_CHECKING:
+    from labkit.panel import Panel
+
+Variants = Mapping[str, "Callable[[], Any] | Variant"]
+
+
+def experiment(**parameters: Any) -> Callable[[Callable[..., Variants]], Experiment]:
+    """Make an experiment of a function that returns variants.
+
+    Args:
+        **parameters: what each parameter may be, in the abbreviations of
+            `ipywidgets.interact`: a list of choices, ``(lowest, highest)``,
+            ``(lowest, highest, step)``, a number, a text, or True / False. A parameter named
+            ``threads`` or ``device`` also sets the worker's.
+
+    Raises:
+        TypeError, ValueError: they do not fit the function's signature.
+
+    >>> @experiment(size=[100, 1000], reverse=False)
+    ... def sorting(size, reverse):
+    ...     numbers = list(range(size, 0, -1) if reverse else range(size))
+    ...     return {"sorted": lambda: sorted(numbers), "copy": lambda: list(numbers)}
+    >>> sorting
+    Experiment(sorting: size, reverse)
+    >>> sorting.defaults
+    {'size': 100, 'reverse': False}
+    >>> sorting.run(size=1000, budget_s=2)["copy"].speedup > 0
+    True
+    """
+
+    def decorate(function: Callable[..., Variants]) -> Experiment:
+        return Experiment(function, parameters)
+
+    return decorate
+
+
+class Experiment:
+    """What `experiment` makes of a function. Call it to get its variants.
+
+    Attributes:
+        function: the function that was decorated.
+        parameters: what each parameter may be.
+        name: the function's name, with spaces.
+    """
+
+    def __init__(self, function: Callable[..., Variants], parameters: Mapping[str, Any]) -> None:
+        if not callable(function):
+            raise TypeError(f"{function!r} is no function: write @experiment(...) above a def")
+        self.function = function
+        self.parameters = parse_all(function, parameters)
+        self.name = getattr(function, "__name__", "experiment").replace("_", " ")
+        self.__doc__ = function.__doc__
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The value of every parameter if none is given."""
+        return {name: p.default for name, p in self.parameters.items()}
+
+    def check(self, **given: Any) -> dict[str, Any]:
+        """All parameters, checked, with defaults for those not given.
+
+        Raises:
+            TypeError: an unknown parameter.
+            ValueError: a value that is not allowed.
+        """
+        for word in given:
+            if word not in self.parameters:
+                raise TypeError(
+                    f"{self.name} has no parameter {word!r}; it has {list(self.parameters)}"
+                )
+        return {
+            name: p.check(given[name]) if name in given else p.default
+            for name, p in self.parameters.items()
+        }
+
+    def __call__(self, **given: Any) -> dict[str, Variant]:
+        """The variants for these parameters."""
+        variants = as_variants(self.function(**self.check(**given)))
+        if len(variants) < 2:
+            raise ValueError(
+                f"{self.name} returned {len(variants)} variants: {list(variants)}; a comparison "
+                "needs at least two"
+            )
+        return variants
+
+    def prepare(
+        self,
+        *,
+        agree: Callable[[Any, Any], Any] | None = None,
+        prediction: float | None = None,
+        budget_s: float = 5.0,
+        confidence: float = 0.95,
+        resolution: float = 0.02,
+        memory: bool = False,
+        deadline_s: float = 60.0,
+        **given: Any,
+    ) -> Run:
+        """A `Run` that is ready to start; for callers that do not want to block.
+
+        Args:
+            agree, budget_s, confidence, resolution, memory, deadline_s: as in `labkit.compare`.
+            prediction: the speed-up of the last variant that somebody expects.
+            **given: parameters.
+        """
+        parameters = self.check(**given)
+        threads, device = parameters.get("threads"), parameters.get("device")
+        settings = Settings(
+            budget_s=budget_s,
+            confidence=confidence,
+            resolution=resolution,
+            memory=memory,
+            deadline_s=deadline_s,
+            threads=threads if isinstance(threads, int) else None,
+            device=device if isinstance(device, str) else None,
+        )
+        check_device(settings.device)
+        if prediction is not None and not prediction > 0:
+            raise ValueError(f"prediction={prediction!r}: give a speed-up above 0, such as 2.0")
+        about = {"parameters": parameters, "title": self.name, "prediction": prediction}
+        return Run(self(**given), settings, agree=agree, about=about)
+
+    def run(self, *, on_change: Callable[[Run], None] | None = None, **given: Any) -> Comparison:
+        """Measure once, without a front end, in the worker; blocks until the end.
+
+        Args:
+            on_change: called with the `Run` whenever there is news.
+            **given: parameters of the experiment and settings of `prepare`.
+
+        Returns:
+            A `Comparison` that knows its parameters.
+        """
+        return self.prepare(**given).wait(on_change)
+
+    def sweep(
+        self,
+        *,
+        client: Any = None,
+        on_point: Callable[[SweepPoint], None] | None = None,
+        **given: Any,
+    ) -> Sweep:
+        """Measure over a grid of parameters.
+
+        Args:
+            client: a ``dask.distributed.Client`` to spread the points over machines; each
+                point is measured whole on one machine.
+            on_point: called with each point when it is there.
+            **given: a list (or other sequence) of values for each parameter to sweep over, a
+                single value for the others, and settings of `prepare`.
+
+        Returns:
+            A `Sweep`; a point that raises is kept with its reason.
+
+        Raises:
+            TypeError, ValueError: bad input, before anything is measured.
+        """
+        swept = {
+            name: list(values)
+            for name, values in given.items()
+            if name in self.parameters
+            and isinstance(values, Sequence)
+            and not isinstance(values, str)
+        }
+        if not swept:
+            raise ValueError(
+                "a sweep needs a list of values for at least one parameter, such as "
+                f"{next(iter(self.parameters), 'size')}=[...]; run() measures one point"
+            )
+        for name, values in swept.items():
+            if not values:
+                raise ValueError(f"{name}=[]: give at least one value")
+        fixed = {name: value for name, value in given.items() if name not in swept}
+        grid = [
+            dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())
+        ]
+        chosen = {name: value for name, value in fixed.items() if name in self.parameters}
+        for point in grid:
+            self.check(**chosen, **point)
+        points = []
+        for result in _measure_points(self, grid, fixed, client):
+            points.append(result)
+            if on_point is not None:
+                on_point(result)
+        return Sweep(tuple(swept), tuple(points), title=self.name)
+
+    def panel(self, **settings: Any) -> Panel:
+        """The live face of this experiment; it does nothing until somebody presses Run.
+
+        Args:
+            **settings: as in `prepare`: ``agree``, ``budget_s``, ``resolution``, ``memory``, ...
+        """
+        from labkit.panel import Panel
+
+        return Panel(self, **settings)
+
+    def __repr__(self) -> str:
+        return f"Experiment({self.name}: {', '.join(self.parameters)})"
+
+
+def measure_point(
+    experiment: Experiment, parameters: Mapping[str, Any], settings: Mapping[str, Any]
+) -> SweepPoint:
+    """One point of a sweep: its comparison, or the reason why there is none."""
+    try:
+        comparison = experiment.run(**{**settings, **parameters})
+    except Exception as error:
+        return SweepPoint(parameters, None, f"{type(error).__name__}: {error}")
+    return SweepPoint(parameters, comparison)
+
+
+def _measure_points(
+    experiment: Experiment,
+    grid: list[dict[str, Any]],
+    settings: Mapping[str, Any],
+    client: Any,
+) -> Any:
+    if client is None:
+        for parameters in grid:
+            yield measure_point(experiment, parameters, settings)
+        return
+    # Points are pure functions of their parameters: a lost worker's point is measured again.
+    futures = client.map(
+        lambda parameters: measure_point(experiment, parameters, settings), grid, pure=False
+    )
+    yield from client.gather(futures)

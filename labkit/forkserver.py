@@ -1,0 +1,108 @@
+"""A process that has the heavy libraries imported and forks a worker in a tenth of a second.
+
+The standard library's forkserver imports the caller's main script again in every process, so
+that a plain script needs an ``if __name__ == "__main__"`` guard; this one imports nothing of
+the caller's. Its life hangs on the socket to the process that started it: when that closes,
+for whatever reason, all workers are killed with everything that they started.
+
+Run as ``python -m labkit.forkserver SOCKET_FD MODULE...``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+
+# Request: a file descriptor comes along with a path's length and the path (the state file).
+# Replies: kind ("s" for started, "e" for ended), process id, exit code (negative: signal).
+REPLY = struct.Struct("!cqq")
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when the one that forked it dies."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _fork(control: socket.socket, events_fd: int, state_path: str) -> int:
+    pid = os.fork()
+    if pid:
+        os.close(events_fd)
+        return pid
+    status = 1
+    try:
+        control.close()
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _die_with_parent()
+        from labkit.child import main
+
+        status = main(events_fd, state_path)
+    finally:
+        # No clean-up handlers: they belong to the server's copy of the libraries.
+        os._exit(status)
+
+
+def serve(control_fd: int, preload: list[str]) -> None:
+    """Import ``preload``, then fork on request until the socket closes."""
+    control = socket.socket(fileno=control_fd)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in preload:
+        # A library that does not import here will say so in the variant that needs it.
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    import labkit.child  # noqa: F401  (imported once here instead of in every worker)
+
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    os.set_blocking(wake_read, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake_write)
+    children: set[int] = set()
+    try:
+        while True:
+            ready, _, _ = select.select([control, wake_read], [], [])
+            if wake_read in ready:
+                os.read(wake_read, 512)
+                for pid in list(children):
+                    ended, status = os.waitpid(pid, os.WNOHANG)
+                    if ended:
+                        children.discard(pid)
+                        # What the worker left running (a pool, a data loader) ends with it.
+                        _kill_group(pid)
+                        code = os.waitstatus_to_exitcode(status)
+                        control.sendall(REPLY.pack(b"e", pid, code))
+            if control in ready:
+                message, fds, _, _ = socket.recv_fds(control, 65536, 1)
+                if not message:
+                    return
+                pid = _fork(control, fds[0], message.decode())
+                children.add(pid)
+                control.sendall(REPLY.pack(b"s", pid, 0))
+    except (BrokenPipeError, ConnectionResetError):
+        return
+    finally:
+        for pid in children:
+            _kill_group(pid)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,233 @@
+"""Starting workers: forked from a warm server where the system can, spawned elsewhere."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+from labkit.errors import WorkerError
+from labkit.forkserver import REPLY
+
+# Imported once by the server when the caller has them, so that a worker starts with them.
+_PRELOAD = ("numpy", "torch", "sklearn", "pandas", "onnxruntime", "torchao")
+# Importing torch takes about 2 s on a quiet machine; on a crowded one far longer.
+_START_TIMEOUT_S = 120.0
+
+
+class Worker(Protocol):
+    """A running process that measures."""
+
+    connection: Connection
+    pid: int
+
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: killed by that signal."""
+
+    def kill(self) -> None:
+        """End it at once, with everything that it started."""
+
+
+class ForkServer:
+    """The parent's end of `labkit.forkserver`."""
+
+    def __init__(self, preload: tuple[str, ...], threads: int) -> None:
+        self.preload = preload
+        self._lock = threading.RLock()
+        self._ended: dict[int, int] = {}
+        self._started: list[int] = []
+        self._buffer = b""
+        ours, theirs = socket.socketpair()
+        environment = {**os.environ}
+        # Numerical libraries size their thread pools at import, from the cores in the box.
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            environment[name] = str(threads)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "labkit.forkserver", str(theirs.fileno()), *preload],
+                pass_fds=[theirs.fileno()],
+                env=environment | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                stdin=subprocess.DEVNULL,
+                # A new session, so that an interrupt of the kernel does not reach it; it ends
+                # when the socket closes, whatever happens to the kernel.
+                start_new_session=True,
+            )
+        self._socket = ours
+        self._owner = os.getpid()
+
+    @property
+    def alive(self) -> bool:
+        # A forked copy of this process must not talk on its parent's socket.
+        return self._owner == os.getpid() and self._process.poll() is None
+
+    def start(self, state_path: str) -> ForkedWorker:
+        """Fork a worker (blocks while the server still imports)."""
+        with self._lock:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                try:
+                    socket.send_fds(self._socket, [state_path.encode()], [theirs.fileno()])
+                    deadline = time.monotonic() + _START_TIMEOUT_S
+                    while not self._started:
+                        self._read(max(0.0, deadline - time.monotonic()))
+                        if not self._started and time.monotonic() >= deadline:
+                            raise WorkerError(
+                                f"the worker's server did not answer in {_START_TIMEOUT_S:g} s; "
+                                "is the machine out of memory? isolate=False measures in this "
+                                "process"
+                            )
+                except OSError as error:
+                    ours.close()
+                    raise WorkerError(
+                        f"the worker's server ended ({error}); run again to start a new one, or "
+                        "measure in this process with isolate=False"
+                    ) from None
+                except BaseException:
+                    # Interrupted before the answer came: the next start must not take it for
+                    # its own.
+                    ours.close()
+                    self.close()
+                    raise
+            return ForkedWorker(self, self._started.pop(), Connection(ours.detach()))
+
+    def _read(self, timeout_s: float) -> None:
+        with self._lock:
+            ready, _, _ = select.select([self._socket], [], [], timeout_s)
+            if not ready:
+                return
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionResetError("its socket is closed")
+            self._buffer += data
+            while len(self._buffer) >= REPLY.size:
+                kind, pid, code = REPLY.unpack_from(self._buffer)
+                self._buffer = self._buffer[REPLY.size :]
+                if kind == b"s":
+                    self._started.append(pid)
+                else:
+                    self._ended[pid] = code
+
+    def exit_code(self, pid: int) -> int | None:
+        with self._lock:
+            if pid not in self._ended:
+                try:
+                    self._read(0.0)
+                except OSError:
+                    return -signal.SIGKILL
+            return self._ended.get(pid)
+
+    def close(self) -> None:
+        """End the server and with it all its workers."""
+        self._socket.close()
+        if self._owner == os.getpid():
+            try:
+                self._process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+class ForkedWorker:
+    """A worker forked by a `ForkServer`."""
+
+    def __init__(self, server: ForkServer, pid: int, connection: Connection) -> None:
+        self._server = server
+        self.pid = pid
+        self.connection = connection
+
+    def exit_code(self) -> int | None:
+        return self._server.exit_code(self.pid)
+
+    def kill(self) -> None:
+        # The server reports the end of every worker; a number that it has reported may
+        # belong to somebody else by now.
+        if self.exit_code() is None:
+            for end in (os.killpg, os.kill):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    end(self.pid, signal.SIGKILL)
+        self.connection.close()
+
+
+class SpawnedWorker:
+    """A worker started afresh, where processes cannot be forked (Windows)."""
+
+    def __init__(self, state_path: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection: Any
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_spawned_main, args=(theirs, state_path), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        self.pid = self._process.pid or 0
+
+    def exit_code(self) -> int | None:
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+def _spawned_main(connection: Connection, state_path: str) -> None:
+    from labkit.child import work
+
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    # Blocked for as long as the parent lives: it costs the measurement nothing.
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    work(connection, state_path)
+
+
+_server: ForkServer | None = None
+_server_lock = threading.Lock()
+
+
+def start_worker(state_path: str, *, threads: int, method: str | None = None) -> Worker:
+    """Start a worker process.
+
+    Args:
+        state_path: a file that the worker maps to say what it does now.
+        threads: what numerical libraries get when they are imported.
+        method: "fork" or "spawn"; None takes what this system can.
+
+    Raises:
+        WorkerError: the server did not start or ended.
+    """
+    global _server
+    if method is None:
+        method = "fork" if hasattr(os, "fork") and hasattr(socket, "send_fds") else "spawn"
+    if method == "spawn":
+        return SpawnedWorker(state_path)
+    wanted = tuple(name for name in _PRELOAD if name in sys.modules)
+    with _server_lock:
+        if _server is not None and (not _server.alive or not set(wanted) <= set(_server.preload)):
+            _server.close()
+            _server = None
+        if _server is None:
+            _server = ForkServer(wanted, threads)
+        server = _server
+    return server.start(state_path)
+
+
+@atexit.register
+def _close_server() -> None:
+    if _server is not None and _server.alive:
+        _server.close()

@@ -1,0 +1,564 @@
+"""What a measurement returns: frozen records that keep raw samples and derive the rest."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from labkit import statistics
+from labkit.caveats import Caveat
+from labkit.claims import Claim, check_claim
+from labkit.machines import Machine
+from labkit.statistics import Verdict
+from labkit.units import format_bytes, format_ratio, format_share, format_time
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a variant has no complete result.
+
+    Attributes:
+        variant: its name.
+        stage: what it was doing: "load", "setup", "warm-up", "measuring" or "memory".
+        kind: "raised", "killed" or "hung".
+        message: one line: the exception, the signal, or the deadline.
+        details: the traceback, or the last lines that the process wrote; may be empty.
+    """
+
+    variant: str
+    stage: str
+    kind: str
+    message: str
+    details: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.variant} {self.kind} during {self.stage}: {self.message}"
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """The largest amount of memory that one evaluation needed.
+
+    Attributes:
+        peak_bytes: above what the process held just before the evaluation.
+        before_bytes: what the process held just before it.
+        device: "cpu" or the accelerator whose memory was measured.
+        method: where the number comes from.
+        caveats: what weakens it.
+    """
+
+    peak_bytes: int
+    before_bytes: int
+    device: str
+    method: str
+    caveats: tuple[Caveat, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{format_bytes(self.peak_bytes)} on {self.device} ({self.method})"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "peak_bytes": self.peak_bytes,
+            "before_bytes": self.before_bytes,
+            "device": self.device,
+            "method": self.method,
+            "caveats": [c.to_dict() for c in self.caveats],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PeakMemory:
+        return cls(**{**data, "caveats": tuple(Caveat(**c) for c in data["caveats"])})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The raw samples of one variant, with how they were taken.
+
+    Attributes:
+        name: the variant's name.
+        times_s: one sample a round: seconds per evaluation.
+        rounds: the number of the round that each sample belongs to.
+        evaluations_per_sample: how many evaluations a sample's block holds.
+        device: where the work ran.
+        clock: which clock was read.
+        threads: how many threads numerical libraries were given; None if left alone.
+        overhead_s: the measuring loop's own share of one evaluation, in seconds, included in
+            the times (one turn of an empty loop).
+        cache: the state of the caches before an evaluation: "warm" (the one before it ran the
+            same code on the same data).
+        flops, bytes_moved: per evaluation, as the variant states them.
+        metrics: numbers that the variant brings along, such as its accuracy.
+
+    >>> trial = Trial("sum", times_s=(2e-6, 1e-6, 3e-6), rounds=(0, 1, 2))
+    >>> trial.median_s, trial.fastest_s
+    (2e-06, 1e-06)
+    """
+
+    name: str
+    times_s: tuple[float, ...]
+    rounds: tuple[int, ...]
+    evaluations_per_sample: int = 1
+    device: str = "cpu"
+    clock: str = "time.perf_counter"
+    threads: int | None = None
+    overhead_s: float = 0.0
+    cache: str = "warm"
+    flops: float | None = None
+    bytes_moved: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    caveats: tuple[Caveat, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.times_s) != len(self.rounds):
+            raise ValueError(
+                f"{self.name!r}: {len(self.times_s)} times for {len(self.rounds)} rounds; "
+                "give one round number for each time"
+            )
+
+    @property
+    def median_s(self) -> float:
+        """The median sample, seconds per evaluation; NaN without samples."""
+        return median(self.times_s) if self.times_s else math.nan
+
+    @property
+    def fastest_s(self) -> float:
+        """The fastest sample, seconds per evaluation; NaN without samples."""
+        return min(self.times_s, default=math.nan)
+
+    @property
+    def spread_s(self) -> float:
+        """The robust standard deviation of the samples, seconds per evaluation."""
+        return statistics.spread(self.times_s) if self.times_s else math.nan
+
+    def __repr__(self) -> str:
+        return f"Trial({self.name!r}, {len(self.times_s)} samples)"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {format_time(self.median_s)} per evaluation (median of "
+            f"{len(self.times_s)} samples of {self.evaluations_per_sample}, fastest "
+            f"{format_time(self.fastest_s)}) on {self.device}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "times_s": list(self.times_s),
+            "rounds": list(self.rounds),
+            "evaluations_per_sample": self.evaluations_per_sample,
+            "device": self.device,
+            "clock": self.clock,
+            "threads": self.threads,
+            "overhead_s": self.overhead_s,
+            "cache": self.cache,
+            "flops": self.flops,
+            "bytes_moved": self.bytes_moved,
+            "metrics": dict(self.metrics),
+            "caveats": [c.to_dict() for c in self.caveats],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Trial:
+        return cls(
+            **{
+                **data,
+                "times_s": tuple(data["times_s"]),
+                "rounds": tuple(data["rounds"]),
+                "caveats": tuple(Caveat(**c) for c in data["caveats"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster a variant is than the baseline.
+
+    Attributes:
+        name, baseline: the two variants.
+        log_ratios: one number a round: log(time of the baseline / time of the variant).
+        confidence: probability that the interval never misses the true median, however often
+            somebody looks.
+        resolution: differences below this share do not matter.
+        failure: why the variant has no complete result, if it has none.
+
+    >>> ratio = Ratio("int8", "float32", log_ratios=(0.69, 0.70, 0.68) * 20)
+    >>> print(ratio)
+    int8 is 1.99x faster than float32 [1.97x, 2.01x]
+    """
+
+    name: str
+    baseline: str
+    log_ratios: tuple[float, ...]
+    confidence: float = 0.95
+    resolution: float = 0.02
+    failure: Failure | None = None
+
+    @property
+    def rounds(self) -> int:
+        return len(self.log_ratios)
+
+    @property
+    def speedup(self) -> float:
+        """Median over rounds of the time of the baseline over that of the variant."""
+        return math.exp(median(self.log_ratios)) if self.log_ratios else math.nan
+
+    @cached_property
+    def _interval(self) -> tuple[float, float]:
+        low, high = statistics.interval(self.log_ratios, alpha=1 - self.confidence)
+        return math.exp(low), math.exp(high)
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval; 0 while there are too few rounds."""
+        return self._interval[0]
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval; infinite while there are too few rounds."""
+        return self._interval[1]
+
+    @property
+    def verdict(self) -> Verdict:
+        return statistics.decide(self.low, self.high, resolution=self.resolution)
+
+    @property
+    def answered(self) -> bool:
+        """Whether more rounds are not needed."""
+        return statistics.answered(self.low, self.high, resolution=self.resolution)
+
+    @property
+    def interval_text(self) -> str:
+        """The interval for a person: ``[1.97x, 2.01x]``."""
+        if not math.isfinite(self.high):
+            return "[not yet known]"
+        return f"[{format_ratio(self.low)}, {format_ratio(self.high)}]"
+
+    def __str__(self) -> str:
+        if self.failure and not self.log_ratios:
+            return f"{self.name}: no result ({self.failure})"
+        end = f"{self.baseline} {self.interval_text}"
+        match self.verdict:
+            case Verdict.FASTER:
+                text = f"{self.name} is {format_ratio(self.speedup)} faster than {end}"
+            case Verdict.SLOWER:
+                text = f"{self.name} is {format_ratio(1 / self.speedup)} slower than {end}"
+            case Verdict.SAME:
+                share = format_share(self.resolution)
+                text = f"{self.name} is the same speed as {end}, within {share}"
+            case _:
+                text = f"{self.name} against {end}: inconclusive after {self.rounds} rounds"
+        return f"{text}; it then failed ({self.failure})" if self.failure else text
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """What identical code against itself shows at this moment.
+
+    Attributes:
+        log_ratios: the baseline against itself, one number a round of the preflight.
+        reachable_resolution: the width of interval that the budget allows at this noise.
+        duration_s: how long the preflight took.
+    """
+
+    log_ratios: tuple[float, ...]
+    reachable_resolution: float
+    duration_s: float
+
+    @property
+    def spread(self) -> float:
+        """By what share identical code differs from one round to the next."""
+        return statistics.spread(self.log_ratios) if self.log_ratios else math.nan
+
+    def __str__(self) -> str:
+        return (
+            f"identical code differs by {format_share(self.spread)} from round to round; "
+            f"this budget can resolve about {format_share(self.reachable_resolution)}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "log_ratios": list(self.log_ratios),
+            "reachable_resolution": self.reachable_resolution,
+            "duration_s": self.duration_s,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> NoiseFloor:
+        return cls(**{**data, "log_ratios": tuple(data["log_ratios"])})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Variants timed against a baseline, round by round.
+
+    ``comparison["int8"]`` is the `Ratio` of a variant; ``comparison.trials["int8"]`` its raw
+    samples. The first variant is the baseline.
+
+    Attributes:
+        trials: raw samples by name, in the order given.
+        failures: variants that raised, were killed or hung; what they had measured is kept.
+        memory: peak memory by name, if it was asked for.
+        confidence: probability that *all* intervals hold, at every moment of the run.
+        resolution: differences below this share do not matter.
+        noise_floor: from the preflight; None if it did not get that far.
+        ended: "answered", "budget", "stopped" or "failed".
+        parameters: of the experiment, if any.
+        title: of the experiment, if any.
+        prediction: what the reader expected the last variant's speed-up to be, if asked.
+        machine: what the results depend on.
+        started_utc: ISO 8601, seconds.
+        duration_s: wall time of the whole comparison.
+    """
+
+    trials: Mapping[str, Trial]
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    memory: Mapping[str, PeakMemory] = field(default_factory=dict)
+    confidence: float = 0.95
+    resolution: float = 0.02
+    budget_s: float = 5.0
+    noise_floor: NoiseFloor | None = None
+    ended: str = "answered"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    title: str = ""
+    prediction: float | None = None
+    machine: Machine | None = None
+    started_utc: str = ""
+    duration_s: float = math.nan
+    caveats: tuple[Caveat, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All variants, the baseline first."""
+        return tuple(self.trials)
+
+    @property
+    def baseline(self) -> str:
+        return self.names[0]
+
+    @property
+    def rounds(self) -> int:
+        """Rounds in which the baseline was timed."""
+        return len(self.trials[self.baseline].times_s)
+
+    def ratio(self, name: str, baseline: str | None = None) -> Ratio:
+        """The ratio of any two variants, from the rounds that both took part in.
+
+        Args:
+            name: the variant.
+            baseline: what to compare it with; the comparison's own baseline if None.
+
+        Raises:
+            KeyError: if there is no such variant.
+        """
+        base = self.baseline if baseline is None else baseline
+        for given in (name, base):
+            if given not in self.trials:
+                raise KeyError(f"no variant {given!r}; this comparison has {list(self.names)}")
+        theirs = dict(zip(self.trials[base].rounds, self.trials[base].times_s, strict=True))
+        mine = self.trials[name]
+        # All intervals of a comparison hold together (Bonferroni), so that ten variants do not
+        # give ten chances of a false verdict.
+        share = (1 - self.confidence) / max(1, len(self.trials) - 1)
+        return Ratio(
+            name,
+            base,
+            tuple(
+                math.log(theirs[r] / t)
+                for r, t in zip(mine.rounds, mine.times_s, strict=True)
+                if r in theirs
+            ),
+            confidence=1 - share,
+            resolution=self.resolution,
+            failure=self.failures.get(name) or self.failures.get(base),
+        )
+
+    def __getitem__(self, name: str) -> Ratio:
+        return self.ratio(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    @property
+    def ratios(self) -> dict[str, Ratio]:
+        """The ratios of all variants but the baseline."""
+        return {name: self[name] for name in self.names[1:]}
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdicts in words."""
+        return [str(r) for r in self.ratios.values()]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a variant; units are in the column names.
+
+        Columns: variant, median_s, fastest_s, speedup, speedup_low, speedup_high, verdict,
+        rounds, evaluations_per_sample, peak_bytes (if measured), the variants' own metrics,
+        and failure.
+        """
+        import pandas as pd
+
+        rows = []
+        for name, trial in self.trials.items():
+            ratio = self[name]
+            is_baseline = name == self.baseline
+            failure = self.failures.get(name)
+            row: dict[str, Any] = {
+                "variant": name,
+                "median_s": trial.median_s,
+                "fastest_s": trial.fastest_s,
+                "speedup": 1.0 if is_baseline else ratio.speedup,
+                "speedup_low": 1.0 if is_baseline else ratio.low,
+                "speedup_high": 1.0 if is_baseline else ratio.high,
+                "verdict": "baseline" if is_baseline else ratio.verdict.value,
+                "rounds": len(trial.times_s),
+                "evaluations_per_sample": trial.evaluations_per_sample,
+            }
+            if self.memory:
+                peak = self.memory.get(name)
+                row["peak_bytes"] = peak.peak_bytes if peak else math.nan
+            row.update(trial.metrics)
+            if self.failures:
+                row["failure"] = str(failure) if failure else ""
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def samples_frame(self) -> pd.DataFrame:
+        """One row a sample: variant, round, time_s (seconds per evaluation)."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {"variant": t.name, "round": r, "time_s": s}
+                for t in self.trials.values()
+                for r, s in zip(t.rounds, t.times_s, strict=True)
+            ],
+            columns=["variant", "round", "time_s"],
+        )
+
+    def plot(self) -> Figure:
+        """The intervals of the speed-ups and the samples behind them."""
+        from labkit import plots
+
+        return plots.comparison_figure(self)
+
+    def claim(self, name: str, **terms: Any) -> Claim:
+        """Print one line that says whether a sentence about this result holds.
+
+        Args:
+            name: the variant that the sentence is about.
+            **terms: ``faster_than``, ``slower_than``, ``same_as`` or ``less_memory_than``: the
+                other variant; ``by``: how many times at least (1 if left out); ``within``:
+                for same_as, the share (the resolution if left out); ``needs``: what the
+                machine must have for the claim to have a meaning, such as "vnni".
+
+        Returns:
+            The `Claim`, with ``.state``: CONFIRMED, REFUTED or INCONCLUSIVE, or NOT HERE where
+            the machine lacks what it needs.
+
+        Raises:
+            KeyError: no such variant.
+            ValueError: terms that do not make a sentence.
+        """
+        claim = check_claim(self, name, **terms)
+        print(claim)
+        return claim
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "comparison",
+            "trials": [t.to_dict() for t in self.trials.values()],
+            "failures": [vars(f) for f in self.failures.values()],
+            "memory": {name: m.to_dict() for name, m in self.memory.items()},
+            "confidence": self.confidence,
+            "resolution": self.resolution,
+            "budget_s": self.budget_s,
+            "noise_floor": self.noise_floor.to_dict() if self.noise_floor else None,
+            "ended": self.ended,
+            "parameters": dict(self.parameters),
+            "title": self.title,
+            "prediction": self.prediction,
+            "machine": self.machine.to_dict() if self.machine else None,
+            "started_utc": self.started_utc,
+            "duration_s": self.duration_s,
+            "caveats": [c.to_dict() for c in self.caveats],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ValueError: if it is not a comparison, or of a newer version of labkit.
+        """
+        if data.get("kind") != "comparison":
+            raise ValueError(f"kind is {data.get('kind')!r}: not a comparison saved by labkit")
+        if data.get("schema_version", 0) > SCHEMA_VERSION:
+            raise ValueError(
+                f"schema_version is {data['schema_version']}, this labkit reads up to "
+                f"{SCHEMA_VERSION}: update labkit"
+            )
+        rest = {k: v for k, v in data.items() if k not in ("schema_version", "kind")}
+        rest["trials"] = {t["name"]: Trial.from_dict(t) for t in data["trials"]}
+        rest["failures"] = {f["variant"]: Failure(**f) for f in data["failures"]}
+        rest["memory"] = {n: PeakMemory.from_dict(m) for n, m in data["memory"].items()}
+        if data["noise_floor"]:
+            rest["noise_floor"] = NoiseFloor.from_dict(data["noise_floor"])
+        if data["machine"]:
+            rest["machine"] = Machine.from_dict(data["machine"])
+        rest["caveats"] = tuple(Caveat(**c) for c in data["caveats"])
+        return cls(**rest)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> Comparison:
+        return cls.from_dict(json.loads(text))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the comparison with its raw samples as JSON, whole or not at all.
+
+        Raises:
+            FileExistsError: results are never overwritten.
+        """
+        from labkit.records import write_new
+
+        return write_new(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Comparison:
+        """Read a comparison that `save` wrote."""
+        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+
+    def with_caveat(self, caveat: Caveat) -> Comparison:
+        return replace(self, caveats=(*self.caveats, caveat))
+
+    def __repr__(self) -> str:
+        # The same from run to run, so that a notebook's output stays comparable.
+        return f"Comparison({', '.join(self.names)})"
+
+    def __str__(self) -> str:
+        from labkit import tables
+
+        return tables.as_text(self)
+
+    def _repr_html_(self) -> str:
+        from labkit import tables
+
+        return tables.as_html(self)

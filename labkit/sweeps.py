@@ -1,0 +1,209 @@
+"""The results of an experiment over a grid of parameters."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labkit.results import SCHEMA_VERSION, Comparison
+from labkit.units import format_ratio
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One point of a sweep.
+
+    Attributes:
+        parameters: the values that were swept over, at this point.
+        comparison: what was measured there; None if that raised.
+        error: why there is no comparison.
+    """
+
+    parameters: Mapping[str, Any]
+    comparison: Comparison | None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Comparisons over a grid of parameters.
+
+    Attributes:
+        swept: names of the parameters that vary, the first one on the axis of plots.
+        points: in the order of the grid.
+    """
+
+    swept: tuple[str, ...]
+    points: tuple[SweepPoint, ...]
+    title: str = ""
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __iter__(self) -> Iterator[SweepPoint]:
+        return iter(self.points)
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """What was measured, in the order of the grid."""
+        return [p.comparison for p in self.points if p.comparison is not None]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All variants that occur, the baseline first."""
+        return tuple(dict.fromkeys(n for c in self.comparisons for n in c.names))
+
+    def series(self, name: str) -> list[tuple[Any, Comparison]]:
+        """(value of the first swept parameter, comparison) where the variant was measured."""
+        axis = self.swept[0]
+        return [
+            (p.parameters[axis], p.comparison)
+            for p in self.points
+            if p.comparison is not None and name in p.comparison.trials
+        ]
+
+    def crossover(self, name: str) -> float | None:
+        """Where the variant overtakes the baseline, or falls behind it.
+
+        Between the last point on one side and the first on the other, interpolated on
+        logarithmic axes where the parameter is positive. Points whose verdict is "same" or
+        "inconclusive" are on no side.
+
+        Returns:
+            A value of the first swept parameter; None if there is no change of side.
+        """
+        sides = [
+            (float(value), ratio.speedup)
+            for value, comparison in self.series(name)
+            if isinstance(value, int | float)
+            for ratio in [comparison[name]]
+            if ratio.verdict in ("faster", "slower")
+        ]
+        sides.sort()
+        for (x0, y0), (x1, y1) in zip(sides, sides[1:], strict=False):
+            if (y0 > 1) != (y1 > 1):
+                share = math.log(y0) / (math.log(y0) - math.log(y1))
+                if x0 > 0:
+                    return math.exp(math.log(x0) + share * (math.log(x1) - math.log(x0)))
+                return x0 + share * (x1 - x0)
+        return None
+
+    @property
+    def sentences(self) -> list[str]:
+        """What each variant does over the sweep, in words."""
+        axis, result = self.swept[0], []
+        for name in self.names[1:]:
+            ratios = [(value, c[name]) for value, c in self.series(name)]
+            verdicts = [r.verdict.value for _, r in ratios]
+            where = self.crossover(name)
+            if where is not None:
+                first = next(v for v in verdicts if v in ("faster", "slower"))
+                then = "faster" if first == "slower" else "slower"
+                result.append(f"{name} is {first} at first and {then} above {axis} = {where:.3g}")
+            elif ratios:
+                low, high = min(r.speedup for _, r in ratios), max(r.speedup for _, r in ratios)
+                words = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
+                result.append(
+                    f"{name} does not cross the baseline: {format_ratio(low)} to "
+                    f"{format_ratio(high)} ({words})"
+                )
+        for point in self.points:
+            if point.error:
+                values = ", ".join(f"{k}={v}" for k, v in point.parameters.items())
+                result.append(f"{values} was not measured: {point.error}")
+        return result
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a point and variant: the swept parameters, then as `Comparison.to_frame`."""
+        import pandas as pd
+
+        frames = []
+        for point in self.points:
+            if point.comparison is None:
+                frame = pd.DataFrame([{"failure": point.error}])
+            else:
+                frame = point.comparison.to_frame()
+            for i, name in enumerate(self.swept):
+                frame.insert(i, name, point.parameters[name])
+            frames.append(frame)
+        return pd.concat(frames, ignore_index=True)
+
+    def plot(self) -> Figure:
+        """Time and speed-up against the first swept parameter."""
+        from labkit import plots
+
+        return plots.sweep_figure(self)
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "kind": "sweep",
+                "swept": list(self.swept),
+                "title": self.title,
+                "points": [
+                    {
+                        "parameters": dict(p.parameters),
+                        "comparison": p.comparison.to_dict() if p.comparison else None,
+                        "error": p.error,
+                    }
+                    for p in self.points
+                ],
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Sweep:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: if it is not a sweep.
+        """
+        data = json.loads(text)
+        if data.get("kind") != "sweep":
+            raise ValueError(f"kind is {data.get('kind')!r}: not a sweep saved by labkit")
+        points = tuple(
+            SweepPoint(
+                p["parameters"],
+                Comparison.from_dict(p["comparison"]) if p["comparison"] else None,
+                p["error"],
+            )
+            for p in data["points"]
+        )
+        return cls(tuple(data["swept"]), points, data["title"])
+
+    def save(self, path: str | Path) -> Path:
+        """Write the sweep with all raw samples as JSON, whole or not at all.
+
+        Raises:
+            FileExistsError: results are never overwritten.
+        """
+        from labkit.records import write_new
+
+        return write_new(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Sweep:
+        """Read a sweep that `save` wrote."""
+        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+
+    def __repr__(self) -> str:
+        return f"Sweep({', '.join(self.swept)}: {len(self.points)} points)"
+
+    def __str__(self) -> str:
+        from labkit import tables
+
+        return tables.sweep_as_text(self)
+
+    def _repr_html_(self) -> str:
+        from labkit import tables
+
+        return tables.sweep_as_html(self)

@@ -1,0 +1,127 @@
+"""Results as tables, for a terminal and for a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from labkit.units import format_bytes, format_ratio, format_time
+
+if TYPE_CHECKING:
+    from labkit.caveats import Caveat
+    from labkit.results import Comparison
+    from labkit.sweeps import Sweep
+
+
+def _rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    head = ["variant", "time", "speed-up", "interval", "verdict", "rounds"]
+    metrics = list(dict.fromkeys(m for t in comparison.trials.values() for m in t.metrics))
+    head += ["peak memory"] * bool(comparison.memory) + metrics
+    rows = []
+    for name, trial in comparison.trials.items():
+        ratio, failure = comparison[name], comparison.failures.get(name)
+        if name == comparison.baseline:
+            cells = ["1x", "", "baseline"]
+        elif ratio.rounds:
+            cells = [format_ratio(ratio.speedup), ratio.interval_text, ratio.verdict.value]
+        else:
+            cells = ["", "", "not yet measured"]
+        if failure:
+            cells[2] = f"{failure.kind} during {failure.stage}: {failure.message}"
+        time = format_time(trial.median_s) if trial.times_s else ""
+        row = [name, time, *cells, str(len(trial.times_s))]
+        if comparison.memory:
+            peak = comparison.memory.get(name)
+            row.append(format_bytes(peak.peak_bytes) if peak else "")
+        row += [f"{trial.metrics[m]:.4g}" if m in trial.metrics else "" for m in metrics]
+        rows.append(row)
+    return head, rows
+
+
+def _text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [head, *rows]
+    ]
+    return "\n".join(lines)
+
+
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f"<table><caption>{escape(caption)}</caption>"
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _html_list(title: str, lines: Sequence[object]) -> str:
+    if not lines:
+        return ""
+    items = "".join(f"<li>{escape(str(line))}</li>" for line in lines)
+    return f"<p>{escape(title)}</p><ul>{items}</ul>"
+
+
+def _values(comparison: Comparison) -> str:
+    return ", ".join(f"{k}={v}" for k, v in comparison.parameters.items())
+
+
+def as_text(comparison: Comparison) -> str:
+    """The table, the verdicts in words and the caveats."""
+    caveats = [f"caveat: {c}" for c in comparison.caveats]
+    return "\n".join([_text_table(*_rows(comparison)), *comparison.sentences, *caveats])
+
+
+def table_html(comparison: Comparison) -> str:
+    """The table alone, as HTML."""
+    caption = " ".join(filter(None, [comparison.title, _values(comparison)]))
+    return _html_table(*_rows(comparison), caption)
+
+
+def caveats_html(caveats: Sequence[Caveat]) -> str:
+    """The caveats with their remedies, as HTML; empty without any."""
+    return _html_list("What weakens this:", caveats)
+
+
+def as_html(comparison: Comparison) -> str:
+    """The table, the verdicts in words, the caveats and the machine, as HTML.
+
+    The class of the outer element marks measured output: a regression test compares claims,
+    not this.
+    """
+    machine = f"<p>{escape(comparison.machine.line())}</p>" if comparison.machine else ""
+    verdicts = "".join(f"<p><strong>{escape(s)}</strong></p>" for s in comparison.sentences)
+    inside = table_html(comparison) + verdicts + caveats_html(comparison.caveats) + machine
+    return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'
+
+
+def _sweep_rows(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
+    head = [*sweep.swept, "variant", "time", "speed-up", "interval", "verdict"]
+    rows = []
+    for point in sweep.points:
+        values = [str(point.parameters[name]) for name in sweep.swept]
+        if point.comparison is None:
+            rows.append([*values, "", "", "", "", point.error])
+            continue
+        _, cells = _rows(point.comparison)
+        rows += [[*values, *row[:5]] for row in cells]
+    return head, rows
+
+
+def sweep_as_text(sweep: Sweep) -> str:
+    """The table of all points and what it says in words."""
+    return "\n".join([_text_table(*_sweep_rows(sweep)), *sweep.sentences])
+
+
+def sweep_as_html(sweep: Sweep) -> str:
+    """The table of all points and what it says in words, as HTML."""
+    verdicts = "".join(f"<p><strong>{escape(s)}</strong></p>" for s in sweep.sentences)
+    inside = _html_table(*_sweep_rows(sweep), sweep.title) + verdicts
+    return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'

@@ -1,0 +1,324 @@
+"""Rounds: every variant timed once, in an order drawn afresh, until the answer is known.
+
+This module runs in the worker. It knows clocks; it knows nothing of processes, notebooks or
+plots. It yields events; whoever drives it sends them on.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any
+
+from labkit import statistics
+from labkit.devices import HostSampler, Sampler
+from labkit.results import Failure, NoiseFloor
+from labkit.variants import describe
+
+# Long enough that reading the clock (about 50 ns) is below 0.01 % of a sample, short enough
+# that most samples fall between two bursts of whatever else the machine does.
+SAMPLE_S = 1e-3
+# A preflight needs this many rounds for a usable spread, and this much time to see a burst.
+PREFLIGHT_ROUNDS = 16
+PREFLIGHT_S = 0.2
+# A resolution that would need more than this is refused (the width of an interval falls with
+# the square root of the rounds); one that needs less gets a caveat and what there is time for.
+HOPELESS_S = 24 * 3600.0
+# How often events leave the worker: each one wakes another process on the same machine.
+FLUSH_S = 0.2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to measure; times in seconds."""
+
+    budget_s: float = 5.0
+    confidence: float = 0.95
+    resolution: float = 0.02
+    preflight: bool = True
+    first_round: int = 0
+    sample_s: float = SAMPLE_S
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the worker is doing now."""
+
+    text: str
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """How a variant will be sampled."""
+
+    variant: str
+    evaluations_per_sample: int
+    overhead_s: float
+    device: str
+    clock: str
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Samples of some rounds: (round number, {variant: seconds per evaluation})."""
+
+    rounds: tuple[tuple[int, dict[str, float]], ...]
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What collecting a variant's reference cycles costs, seconds per evaluation."""
+
+    variant: str
+    per_evaluation_s: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end: "answered", "budget", "refused" or "failed"."""
+
+    reason: str
+    elapsed_s: float
+
+
+Event = Stage | Calibrated | Rounds | NoiseFloor | Garbage | Failure | Finished
+
+
+@dataclass
+class _Prepared:
+    name: str
+    index: int
+    call: Callable[[], Any]
+    evaluations: int = 1
+    collected: int = 0
+    collector_s: float = 0.0
+    evaluated: int = 0
+    log_ratios: list[float] = field(default_factory=list)
+
+
+def _nothing(name: str | None, stage: str) -> None:
+    """Default for ``on_step``: tells nobody."""
+
+
+def empty_loop_s(evaluations: int = 100_000, blocks: int = 5) -> float:
+    """One turn of the measuring loop with nothing in it, in seconds: the harness's overhead.
+
+    >>> 0 < empty_loop_s() < 1e-6
+    True
+    """
+    fastest = math.inf
+    for _ in range(blocks):
+        turns = repeat(None, evaluations)
+        start = time.perf_counter()
+        for _ in turns:
+            pass
+        fastest = min(fastest, time.perf_counter() - start)
+    return fastest / evaluations
+
+
+def calibrate(
+    call: Callable[[], Any], sampler: Sampler, *, sample_s: float = SAMPLE_S
+) -> tuple[int, float]:
+    """How many evaluations a sample needs, from the fastest of several blocks.
+
+    The fastest, because a burst of noise can only make a block look long, and a block that
+    looks long gives samples that are too short.
+
+    Returns:
+        ``(evaluations per sample, seconds of that block)``.
+    """
+    evaluations = 1
+    while True:
+        fastest = math.inf
+        for _ in range(3):
+            fastest = min(fastest, sampler.block(call, evaluations))
+            if fastest > 20 * sample_s:
+                break
+        if fastest >= sample_s:
+            return evaluations, fastest
+        growth = 1.1 * sample_s / max(fastest, 1e-9)
+        evaluations = max(evaluations + 1, math.ceil(evaluations * min(growth, 10.0)))
+
+
+def measure_rounds(
+    calls: dict[str, Callable[[], Any]],
+    plan: Plan,
+    *,
+    sampler: Sampler | None = None,
+    random_source: random.Random | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    on_step: Callable[[str | None, str], None] = _nothing,
+    threads: int | None = None,
+    collect: Callable[[], int] = gc.collect,
+) -> Iterator[Event]:
+    """Time variants in rounds and yield what happens.
+
+    Args:
+        calls: evaluations by name; the first is the baseline.
+        plan: budget, confidence and resolution.
+        sampler: times a block; the host's clock if None.
+        random_source: draws the order of each round.
+        clock: for the budget, in seconds.
+        on_step: told what starts (variant, stage) before it starts, so that somebody outside
+            knows whom to blame when this process dies or hangs.
+        threads: only to be written down.
+        collect: the garbage collector's turn between samples.
+
+    Yields:
+        Events; `Finished` is the last one. A variant that raises becomes a `Failure` and the
+        others go on; without a baseline or without a variant left there is nothing to go on
+        for.
+    """
+    sampler = HostSampler() if sampler is None else sampler
+    draw = random.Random() if random_source is None else random_source
+    start = clock()
+    overhead_s = empty_loop_s() if isinstance(sampler, HostSampler) else 0.0
+    baseline_name = next(iter(calls))
+    live: list[_Prepared] = []
+
+    for index, (name, call) in enumerate(calls.items()):
+        yield Stage("warming up", name)
+        on_step(name, "warm-up")
+        try:
+            sampler.block(call, 1)
+            evaluations, _ = calibrate(call, sampler, sample_s=plan.sample_s)
+        except (Exception, SystemExit) as error:
+            on_step(None, "")
+            yield _failure(name, "warm-up", error)
+            continue
+        on_step(None, "")
+        live.append(_Prepared(name, index, call, evaluations))
+        yield Calibrated(name, evaluations, overhead_s, sampler.device, sampler.clock, threads)
+
+    def enough() -> bool:
+        names = [p.name for p in live]
+        return baseline_name in names and (len(calls) == 1 or len(names) > 1)
+
+    if not enough():
+        yield Finished("failed", clock() - start)
+        return
+
+    alpha = (1 - plan.confidence) / max(1, len(calls) - 1)
+    pending: list[tuple[int, dict[str, float]]] = []
+    # The budget is for measuring: set-up and warm-up (a compilation, say) do not eat it.
+    began = last_flush = clock()
+    round_number, rounds_done = plan.first_round, 0
+    next_check = statistics.minimum_rounds(alpha)
+    floor_ratios: list[float] = []
+    preflight = plan.preflight and len(calls) > 1
+    preflight_s = min(PREFLIGHT_S, plan.budget_s / 4)
+    reason = "budget"
+    if preflight:
+        yield Stage("preflight: identical code against itself")
+
+    while True:
+        # During the preflight the baseline takes part twice in every round: its first sample
+        # counts, and the two together show what identical code does at this moment.
+        turns: list[tuple[_Prepared, bool]] = [(p, True) for p in live]
+        if preflight:
+            turns.append((live[0], False))
+        draw.shuffle(turns)
+        times: dict[str, float] = {}
+        again: float | None = None
+        failed: _Prepared | None = None
+        for prepared, counts in turns:
+            on_step(prepared.name, "measuring")
+            try:
+                sample = sampler.block(prepared.call, prepared.evaluations)
+            except (Exception, SystemExit) as error:
+                on_step(None, "")
+                failed = prepared
+                yield from _flush(pending, clock() - start)
+                yield _failure(prepared.name, "measuring", error)
+                break
+            _let_collect(prepared, collect)
+            sample /= prepared.evaluations
+            if counts:
+                times[prepared.name] = sample
+            else:
+                again = sample
+        on_step(None, "")
+        if failed is not None:
+            live.remove(failed)
+            if not enough():
+                reason = "failed"
+                break
+            continue
+
+        pending.append((round_number, times))
+        round_number += 1
+        rounds_done += 1
+        base_s = max(times[baseline_name], 1e-12)
+        for prepared in live[1:]:
+            prepared.log_ratios.append(math.log(base_s / max(times[prepared.name], 1e-12)))
+        if again is not None:
+            floor_ratios.append(math.log(base_s / max(again, 1e-12)))
+
+        now = clock()
+        spent = now - began
+        if preflight and (
+            (spent >= preflight_s and rounds_done >= PREFLIGHT_ROUNDS) or spent >= plan.budget_s / 2
+        ):
+            preflight = False
+            per_round = spent / rounds_done * len(live) / (len(live) + 1)
+            left = int((plan.budget_s - spent) / per_round)
+            spread = statistics.spread(floor_ratios)
+            reachable = statistics.reachable_width(spread, rounds_done + left, alpha=alpha)
+            yield NoiseFloor(tuple(floor_ratios), reachable, spent)
+            needed_s = plan.budget_s * (reachable / plan.resolution) ** 2
+            if rounds_done >= PREFLIGHT_ROUNDS and HOPELESS_S < needed_s < math.inf:
+                reason = "refused"
+                break
+            yield Stage("measuring")
+        if now - last_flush >= FLUSH_S:
+            last_flush = now
+            yield from _flush(pending, now - start)
+        if not preflight and len(calls) > 1 and rounds_done >= next_check:
+            # Looking costs a sort; the interval is valid however often somebody looks.
+            next_check = max(rounds_done + 1, math.ceil(rounds_done * 1.02))
+            if all(_is_answered(p, plan, alpha) for p in live[1:]):
+                reason = "answered"
+                break
+        if spent >= plan.budget_s:
+            break
+
+    yield from _flush(pending, clock() - start)
+    for prepared in live:
+        # A few objects now and then are the harness's own.
+        if prepared.collected >= prepared.evaluated > 0:
+            yield Garbage(prepared.name, prepared.collector_s / prepared.evaluated)
+    yield Finished(reason, clock() - start)
+
+
+def _is_answered(prepared: _Prepared, plan: Plan, alpha: float) -> bool:
+    low, high = statistics.interval(prepared.log_ratios, alpha=alpha)
+    return statistics.answered(math.exp(low), math.exp(high), resolution=plan.resolution)
+
+
+def _let_collect(prepared: _Prepared, collect: Callable[[], int]) -> None:
+    """Let the collector have its turn between samples, and note what it cost."""
+    start = time.perf_counter()
+    found = collect()
+    prepared.evaluated += prepared.evaluations
+    if found:
+        prepared.collected += found
+        prepared.collector_s += time.perf_counter() - start
+
+
+def _flush(pending: list[tuple[int, dict[str, float]]], elapsed_s: float) -> Iterator[Event]:
+    if pending:
+        yield Rounds(tuple(pending), elapsed_s)
+        pending.clear()
+
+
+def _failure(name: str, stage: str, error: BaseException) -> Failure:
+    message, details = describe(error)
+    return Failure(name, stage, "raised", message, details)

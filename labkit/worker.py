@@ -1,0 +1,403 @@
+"""A measurement that runs in another process, seen from this one.
+
+`Run` is one state machine for every way of waiting: `Run.wait` blocks, a panel calls
+`Run.poll` from the kernel's event loop. No thread is started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from labkit.child import STAGES, STATE, Disagreement, Job
+from labkit.errors import AgreementError, LabkitError, ResolutionError, UnpicklableError
+from labkit.launch import Worker, start_worker
+from labkit.machines import machine
+from labkit.recorder import Recorder, Settings
+from labkit.results import Comparison, Failure, NoiseFloor
+from labkit.timing import Finished, Plan, Rounds, Stage
+from labkit.variants import Variant
+
+
+class Status(StrEnum):
+    """Where a run is."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+def dump_variants(variants: Mapping[str, Variant], agree: Callable[..., Any] | None) -> bytes:
+    """Pickle the variants, functions of a notebook cell included.
+
+    Raises:
+        UnpicklableError: names the variant, what it holds, and the way out.
+    """
+    import cloudpickle
+
+    try:
+        # All together, so that data which variants share stays shared in the worker.
+        return bytes(cloudpickle.dumps((dict(variants), agree)))
+    except Exception as error:
+        for name, variant in variants.items():
+            try:
+                cloudpickle.dumps(variant)
+            except Exception as why:
+                culprit = _culprit(variant)
+                raise UnpicklableError(
+                    f"variant {name!r} cannot be sent to the worker: {culprit}{why}. Make that "
+                    "object inside setup= (labkit.Variant(call, setup=...)), or measure in this "
+                    "process with isolate=False"
+                ) from None
+        raise UnpicklableError(f"agree= cannot be sent to the worker: {error}") from None
+
+
+def _culprit(variant: Variant) -> str:
+    """Which name that a variant's functions use cannot be pickled."""
+    import cloudpickle
+
+    for function in (variant.call, variant.setup):
+        if not inspect.isfunction(function):
+            continue
+        used = inspect.getclosurevars(function)
+        for name, value in {**used.nonlocals, **used.globals}.items():
+            try:
+                cloudpickle.dumps(value)
+            except Exception:
+                return f"it uses {name!r}, a {type(value).__name__}: "
+    return ""
+
+
+def queue_lock() -> FileLock:
+    """The lock that timed runs of one user on one machine queue for."""
+    owner = os.getuid() if hasattr(os, "getuid") else "user"
+    return FileLock(Path(tempfile.gettempdir()) / f"labkit-{owner}.lock", thread_local=False)
+
+
+def resolution_refused(settings: Settings, floor: NoiseFloor) -> ResolutionError:
+    """The error for a resolution that the preflight found far out of reach."""
+    asked, reachable = settings.resolution, floor.reachable_resolution
+    needed_s = settings.budget_s * (reachable / asked) ** 2
+    return ResolutionError(
+        f"resolution={asked:g} is out of reach: at this moment {floor}. Ask for "
+        f"resolution={reachable:.2g}, or give budget_s={needed_s:.2g}, or try on a quieter machine"
+    )
+
+
+# Runs of this process that hold a worker: somebody who waits for the queue polls them, or a
+# run that nobody polls would hold the queue for ever.
+_active: list[Run] = []
+
+
+class Run:
+    """One comparison in the worker: start it, poll it, stop it.
+
+    Args:
+        variants: checked variants by name; the first is the baseline.
+        settings: how to measure.
+        agree: says whether two variants' results agree; None checks nothing.
+        about: fields of the `Comparison` that are only passed on.
+        kind: "time" or "memory" (peak memory alone).
+        method: how workers start, "fork" or "spawn"; None takes what this system can.
+
+    Raises:
+        UnpicklableError: a variant cannot be sent to the worker.
+    """
+
+    def __init__(
+        self,
+        variants: Mapping[str, Variant],
+        settings: Settings,
+        *,
+        agree: Callable[[Any, Any], Any] | None = None,
+        about: Mapping[str, Any] | None = None,
+        kind: str = "time",
+        method: str | None = None,
+    ) -> None:
+        self.variants = dict(variants)
+        self.settings = settings
+        self.status = Status.NEW
+        self.stage = ""
+        self.error: LabkitError | None = None
+        self.threads = settings.threads or machine().usable_threads
+        self._agree = agree
+        self._kind = kind
+        self._method = method
+        self._about = about
+        self._dumped = dump_variants(self.variants, agree)
+        self._recorder = Recorder(self.variants, settings, about=about, threads=self.threads)
+        self._jobs: list[tuple[str, tuple[str, ...]]] = []
+        self._job: tuple[str, tuple[str, ...]] = ("", ())
+        self._worker: Worker | None = None
+        self._lock: FileLock | None = None
+        self._state_path = ""
+        self._measured_s = 0.0
+        self._job_elapsed_s = 0.0
+
+    @property
+    def done(self) -> bool:
+        return self.status in (Status.DONE, Status.STOPPED, Status.FAILED)
+
+    @property
+    def comparison(self) -> Comparison:
+        """The result so far; complete when the run is done."""
+        return self._recorder.comparison
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is spent, from 0 to 1."""
+        if self.done:
+            return 1.0
+        return min(1.0, (self._measured_s + self._job_elapsed_s) / self.settings.budget_s)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds of the budget that are left at most."""
+        return max(0.0, self.settings.budget_s * (1 - self.progress))
+
+    def start(self) -> None:
+        """Queue for the machine; the worker starts when it is free."""
+        if self.status is not Status.NEW:
+            raise RuntimeError(f"this run is {self.status}; make a new one to run again")
+        names = tuple(self.variants)
+        if self._kind == "time":
+            self._jobs = [("time", names)]
+        if self._kind == "memory" or self.settings.memory:
+            self._jobs += [("memory", (name,)) for name in names]
+        self._lock = queue_lock()
+        self.status = Status.QUEUED
+        self.stage = "waiting: another timed run is using this machine"
+        self.poll()
+
+    def poll(self, timeout_s: float = 0.0) -> bool:
+        """Take in what has happened, waiting at most ``timeout_s`` for something to happen.
+
+        Returns:
+            Whether anything changed.
+        """
+        try:
+            if self.status is Status.QUEUED:
+                return self._try_to_begin(timeout_s)
+            if self.status is Status.RUNNING and self._worker is not None:
+                return self._poll_worker(self._worker, timeout_s)
+        except BaseException:
+            self._close(Status.FAILED, "failed")
+            raise
+        return False
+
+    def wait(self, on_change: Callable[[Run], None] | None = None) -> Comparison:
+        """Block until the end and return the result.
+
+        Raises:
+            AgreementError, ResolutionError: what was asked for is refused; nothing is lost.
+            KeyboardInterrupt: the worker is ended first.
+        """
+        try:
+            if self.status is Status.NEW:
+                self.start()
+            while not self.done:
+                if self.poll(0.1) and on_change is not None:
+                    on_change(self)
+        except BaseException:
+            self.stop()
+            raise
+        if self.error is not None:
+            raise self.error
+        return self.comparison
+
+    def stop(self) -> None:
+        """End the run at once; what was measured is kept."""
+        if self.status is Status.RUNNING and self._worker is not None:
+            with contextlib.suppress(Exception):
+                self._poll_worker(self._worker, 0.0)
+        if not self.done:
+            self._close(Status.STOPPED, "stopped")
+
+    def _try_to_begin(self, timeout_s: float) -> bool:
+        assert self._lock is not None
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                self._lock.acquire(timeout=0)
+                break
+            except Timeout:
+                for other in list(_active):
+                    # Its owner meets its errors; here it must only not stand still.
+                    with contextlib.suppress(Exception):
+                        other.poll()
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(0.02)
+        self.status = Status.RUNNING
+        _active.append(self)
+        # The wait in the queue is not part of the measurement.
+        self._recorder = Recorder(
+            self.variants, self.settings, about=self._about, threads=self.threads
+        )
+        self._next_job()
+        return True
+
+    def _next_job(self) -> None:
+        """Start a worker on what is left to do, or end the run."""
+        failures = self._recorder.failures
+        baseline = next(iter(self.variants))
+        while self._jobs:
+            kind, names = self._jobs.pop(0)
+            names = tuple(n for n in names if n not in failures)
+            if kind == "time" and (
+                baseline not in names or (len(names) < 2 and len(self.variants) > 1)
+            ):
+                self._recorder.end("failed")
+            elif names:
+                self._begin(kind, names)
+                return
+        ended = self._recorder.ended
+        self._close(Status.DONE, "answered" if ended == "running" else ended)
+
+    def _begin(self, kind: str, names: tuple[str, ...]) -> None:
+        # Each interval's share of the error was set by the number of variants at the start; a
+        # variant that fails changes nothing for the others.
+        share = max(1, len(names) - 1) / max(1, len(self.variants) - 1)
+        plan = Plan(
+            budget_s=max(0.05, self.settings.budget_s - self._measured_s),
+            confidence=1 - (1 - self.settings.confidence) * share,
+            resolution=self.settings.resolution,
+            preflight=self._recorder.noise_floor is None,
+            first_round=self._recorder.next_round,
+        )
+        job = Job(
+            self._dumped,
+            names,
+            kind,
+            plan,
+            self.settings.device,
+            self.threads,
+            # "" means the current directory, which the worker is told separately.
+            tuple(p or str(Path.cwd()) for p in sys.path),
+            str(Path.cwd()),
+        )
+        handle, self._state_path = tempfile.mkstemp(prefix="labkit-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(STATE.pack(-1, 0, time.monotonic()))
+        self.stage = "starting the worker"
+        self._job = (kind, names)
+        self._job_elapsed_s = 0.0
+        self._worker = start_worker(
+            self._state_path, threads=machine().usable_threads, method=self._method
+        )
+        # A worker that is gone before it has read its job is found by the next poll.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._worker.connection.send_bytes(pickle.dumps(job))
+
+    def _poll_worker(self, worker: Worker, timeout_s: float) -> bool:
+        changed = False
+        try:
+            while worker is self._worker and worker.connection.poll(0.0 if changed else timeout_s):
+                changed = True
+                self._take(pickle.loads(worker.connection.recv_bytes()))
+        except (EOFError, ConnectionResetError, BrokenPipeError):
+            self._worker_gone(worker)
+            return True
+        if worker is self._worker and self._past_deadline(worker):
+            self._blame("hung", f"no answer for {self.settings.deadline_s:g} s (deadline_s)")
+            changed = True
+        return changed
+
+    def _take(self, event: object) -> None:
+        self._recorder.take(event)
+        match event:
+            case Stage(text, variant):
+                self.stage = f"{text}: {variant}" if variant else text
+            case Rounds(_, elapsed_s):
+                self._job_elapsed_s = elapsed_s
+            case Disagreement(variant, message):
+                self.error = AgreementError(
+                    f"{variant!r} does not agree with {self._job[1][0]!r}: {message}. Nothing was "
+                    "timed: repair the variant, or loosen agree="
+                )
+            case Finished(reason):
+                if reason == "refused" and self._recorder.noise_floor is not None:
+                    self.error = resolution_refused(self.settings, self._recorder.noise_floor)
+                if self._job[0] == "time":
+                    self._recorder.end(reason)
+                self._end_job()
+                if self.error is not None:
+                    self._close(Status.FAILED, "failed")
+                else:
+                    self._next_job()
+
+    def _worker_gone(self, worker: Worker) -> None:
+        """The connection closed without a last word: somebody ended the worker."""
+        deadline = time.monotonic() + 2.0
+        while (code := worker.exit_code()) is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        how = "its connection closed" if code is None else f"exit code {code}"
+        if code is not None and code < 0:
+            known = {s.value: s.name for s in signal.Signals}
+            how = f"signal {known.get(-code, -code)}"
+            if known.get(-code) == "SIGKILL":
+                how += ", which is what a system out of memory sends"
+        self._blame("killed", f"the process ended: {how}")
+
+    def _read_state(self) -> tuple[int, int, float]:
+        index, stage, since = STATE.unpack(Path(self._state_path).read_bytes()[: STATE.size])
+        return int(index), int(stage), float(since)
+
+    def _past_deadline(self, worker: Worker) -> bool:
+        index, _, since = self._read_state()
+        late = index >= 0 and time.monotonic() - since > self.settings.deadline_s
+        # What arrived since we looked is a sign of life, and the state is newer than we think.
+        return late and not worker.connection.poll(0.0)
+
+    def _blame(self, kind: str, message: str) -> None:
+        """The worker is lost: say whose fault it was, and go on without that variant."""
+        index, stage, _ = self._read_state()
+        details = ""
+        with contextlib.suppress(OSError):
+            details = Path(self._state_path + ".err").read_text(errors="replace")[-1000:]
+        job_kind, names = self._job
+        # Between two variants nobody's code runs; the baseline stands for all of them.
+        name = names[max(0, index)]
+        what = STAGES[stage] if index >= 0 else "starting"
+        self._recorder.take(Failure(name, what, kind, message, details))
+        self._end_job()
+        if job_kind == "time":
+            self._jobs.insert(0, (job_kind, names))
+        self._next_job()
+
+    def _end_job(self) -> None:
+        self._measured_s += self._job_elapsed_s
+        self._job_elapsed_s = 0.0
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.kill()
+        for path in (self._state_path, self._state_path + ".err"):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+    def _close(self, status: Status, ended: str) -> None:
+        self._end_job()
+        self._jobs.clear()
+        if self in _active:
+            _active.remove(self)
+        if self._lock is not None:
+            self._lock.release()
+        if not self.done:
+            self.status = status
+            self.stage = ""
+            self._recorder.end(ended)

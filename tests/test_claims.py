@@ -1,0 +1,89 @@
+"""Claims about results built by hand."""
+
+import pytest
+
+from labkit.machines import Machine, machine
+from labkit.results import Comparison, PeakMemory, Trial
+
+
+def result(*, machine=None, memory=None, **times):
+    trials = {
+        name: Trial(
+            name,
+            tuple(t * (1 + 0.001 * (i * ord(name[0]) % 7)) for i in range(50)),
+            tuple(range(50)),
+        )
+        for name, t in times.items()
+    }
+    return Comparison(trials, machine=machine, memory=memory or {})
+
+
+def peak(n):
+    return PeakMemory(n, 0, "cpu", "by hand")
+
+
+@pytest.mark.parametrize(
+    ("terms", "state"),
+    [
+        ({"faster_than": "slow"}, "CONFIRMED"),
+        ({"faster_than": "slow", "by": 1.5}, "CONFIRMED"),
+        ({"faster_than": "slow", "by": 3}, "REFUTED"),
+        ({"faster_than": "slow", "by": 2.0}, "INCONCLUSIVE"),
+        ({"slower_than": "slow"}, "REFUTED"),
+        ({"same_as": "slow"}, "REFUTED"),
+        ({"same_as": "twin"}, "CONFIRMED"),
+        ({"same_as": "slow", "within": 1.5}, "CONFIRMED"),
+        ({"less_memory_than": "slow"}, "INCONCLUSIVE"),
+    ],
+)
+def test_a_claim_holds_fails_or_stays_open(terms, state, capsys):
+    comparison = result(slow=2.0, fast=1.0, twin=1.0)
+    claim = comparison.claim("fast", **terms)
+    assert claim.state == state
+    assert bool(claim) == (state == "CONFIRMED")
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert f"  {state}: " in printed
+
+
+def test_memory_claims_use_the_measured_peaks():
+    comparison = result(slow=2.0, fast=1.0, memory={"slow": peak(300), "fast": peak(100)})
+    assert comparison.claim("fast", less_memory_than="slow", by=2)
+    assert not comparison.claim("fast", less_memory_than="slow", by=4)
+    assert not comparison.claim("slow", less_memory_than="fast")
+
+
+def test_without_rounds_nothing_is_confirmed_or_refuted():
+    empty = Comparison({"a": Trial("a", (), ()), "b": Trial("b", (), ())})
+    for terms in ({"faster_than": "a"}, {"slower_than": "a"}, {"same_as": "a"}):
+        assert empty.claim("b", **terms).state == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({}, "exactly one of"),
+        ({"faster_than": "slow", "slower_than": "slow"}, "exactly one of"),
+        ({"faster_than": "slow", "within": 0.1}, "takes by="),
+        ({"same_as": "slow", "by": 2}, "takes within="),
+        ({"faster_than": "slow", "by": 0.5}, "at least 1"),
+    ],
+)
+def test_terms_that_make_no_sentence_are_refused(terms, message):
+    with pytest.raises(ValueError, match=message):
+        result(slow=2.0, fast=1.0).claim("fast", **terms)
+
+
+def test_an_unknown_variant_names_the_ones_there_are():
+    with pytest.raises(KeyError, match="no variant 'int8'"):
+        result(slow=2.0, fast=1.0).claim("int8", faster_than="slow")
+
+
+def test_what_the_machine_lacks_is_taught_and_nothing_is_claimed(monkeypatch):
+    monkeypatch.setattr(Machine, "missing", lambda self, need: f"This machine has no {need}.")
+    comparison = result(machine=machine(), slow=2.0, fast=1.0)
+    claim = comparison.claim("fast", faster_than="slow", needs="vnni")
+    assert claim.state == "NOT HERE"
+    assert not claim
+    assert "This machine has no vnni." in str(claim)
+    assert "(needs vnni)" in str(claim)

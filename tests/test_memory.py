@@ -1,0 +1,55 @@
+"""Peak memory: native and Python allocations, freed or not."""
+
+import pytest
+
+import labkit as lab
+
+MIB = 2**20
+
+
+def python_objects(n):
+    # One bytes object of 1000 bytes takes 1040 of pymalloc-free heap and 8 in the list.
+    return [bytes(1000) for _ in range(n // 1056)]
+
+
+@pytest.mark.parametrize("mib", [16, 64, 256])
+def test_known_allocations_are_seen(mib):
+    import torch
+
+    n = mib * MIB
+
+    def native():
+        return torch.ones(n // 4)
+
+    def freed():
+        block = bytearray(n)
+        del block
+        return 1
+
+    def inside_an_operator():
+        return float(torch.ones(1).expand(n // 4).contiguous().sum())
+
+    for call in (lambda: bytearray(n), native, freed, inside_an_operator):
+        peak = lab.peak_memory(call).peak_bytes
+        assert abs(peak - n) <= max(0.02 * n, 4 * MIB)
+
+
+def test_many_small_python_objects_are_seen():
+    n = 64 * MIB
+    peak = lab.peak_memory(lambda: python_objects(n)).peak_bytes
+    assert abs(peak - n) <= max(0.02 * n, 4 * MIB)
+
+
+def test_what_is_there_before_does_not_count():
+    variant = lab.Variant(lambda block: len(block), setup=lambda: bytearray(64 * MIB))
+    peak = lab.peak_memory(variant)
+    assert peak.peak_bytes < 2 * MIB
+    assert peak.before_bytes > 64 * MIB
+
+
+def test_a_function_that_raises_is_reported():
+    def breaks():
+        raise MemoryError("too much")
+
+    with pytest.raises(lab.WorkerError, match="MemoryError: too much"):
+        lab.peak_memory(breaks)

@@ -1,0 +1,178 @@
+"""Rounds with a faked clock: exact numbers, no waiting."""
+
+import random
+
+import pytest
+
+from labkit.results import Failure, NoiseFloor
+from labkit.timing import Calibrated, Finished, Plan, Rounds, calibrate, measure_rounds
+
+
+class FakeMachine:
+    """A clock that only evaluations move; each costs what its function says."""
+
+    device = "cpu"
+    clock = "fake"
+
+    def __init__(self):
+        self.now = 0.0
+        self.log = []
+
+    def block(self, call, evaluations):
+        start = self.now
+        for _ in range(evaluations):
+            self.now += call()
+        self.log.append((call, evaluations))
+        return self.now - start
+
+    def run(self, calls, *, seed=0, **plan):
+        events = measure_rounds(
+            calls,
+            Plan(**plan),
+            sampler=self,
+            clock=lambda: self.now,
+            random_source=random.Random(seed),
+            collect=lambda: 0,
+        )
+        return list(events)
+
+
+def costs(seconds):
+    return lambda: seconds
+
+
+def samples(events, name):
+    return [times[name] for e in events if isinstance(e, Rounds) for _, times in e.rounds]
+
+
+def test_the_time_of_an_evaluation_is_the_block_divided_by_its_evaluations():
+    events = FakeMachine().run({"a": costs(2e-5), "b": costs(1e-5)}, budget_s=1.0)
+    assert samples(events, "a") == pytest.approx([2e-5] * len(samples(events, "a")))
+    assert samples(events, "b") == pytest.approx([1e-5] * len(samples(events, "b")))
+
+
+def test_a_block_is_long_enough_for_the_clock():
+    sizes = {
+        e.variant: e.evaluations_per_sample
+        for e in FakeMachine().run({"a": costs(1e-6), "b": costs(0.5)}, budget_s=1.0)
+        if isinstance(e, Calibrated)
+    }
+    assert 1000 <= sizes["a"] <= 1500
+    assert sizes["b"] == 1
+
+
+def test_a_burst_during_calibration_does_not_shorten_the_block():
+    machine, calls = FakeMachine(), 0
+
+    def sometimes_slow():
+        nonlocal calls
+        calls += 1
+        return 0.01 if calls in (1, 4, 40) else 1e-5
+
+    evaluations, _ = calibrate(sometimes_slow, machine)
+    assert evaluations >= 100
+
+
+def test_a_difference_ends_the_run_as_soon_as_it_is_clear():
+    events = FakeMachine().run({"a": costs(2e-3), "b": costs(1e-3)}, budget_s=60.0)
+    assert events[-1].reason == "answered"
+    assert events[-1].elapsed_s < 1.0
+
+
+def test_noise_as_large_as_the_difference_spends_the_budget():
+    draw = random.Random(5)
+    machine = FakeMachine()
+    noisy = {"a": lambda: draw.lognormvariate(-7, 1), "b": lambda: draw.lognormvariate(-7, 1)}
+    events = machine.run(noisy, budget_s=2.0, resolution=0.02)
+    assert events[-1].reason == "budget"
+    assert events[-1].elapsed_s == pytest.approx(2.0, rel=0.2)
+
+
+def test_the_order_within_a_round_is_drawn_afresh():
+    machine = FakeMachine()
+    a, b = costs(1e-3), costs(1e-3)
+    machine.run({"a": a, "b": b}, budget_s=1.0, resolution=0.0001)
+    order = [call is a for call, _ in machine.log[200:]]
+    first_of_pair = order[::2]
+    assert 0.3 < sum(first_of_pair) / len(first_of_pair) < 0.7
+
+
+def test_drift_that_hits_both_cancels():
+    machine = FakeMachine()
+
+    def drifting(share):
+        return lambda: share * 1e-3 * (1 + machine.now)
+
+    events = machine.run({"a": drifting(1.1), "b": drifting(1.0)}, budget_s=3.0, resolution=0.01)
+    ratios = [x / y for x, y in zip(samples(events, "a"), samples(events, "b"), strict=True)]
+    assert events[-1].reason == "answered"
+    assert sorted(ratios)[len(ratios) // 2] == pytest.approx(1.1, rel=0.01)
+
+
+def test_the_preflight_runs_the_baseline_against_itself():
+    floor = next(
+        e
+        for e in FakeMachine().run({"a": costs(1e-3), "b": costs(2e-3)}, budget_s=4.0)
+        if isinstance(e, NoiseFloor)
+    )
+    assert floor.spread == pytest.approx(0, abs=1e-9)
+    assert len(floor.log_ratios) >= 16
+
+
+def test_a_resolution_far_out_of_reach_is_refused_after_the_preflight():
+    draw = random.Random(6)
+    noisy = {"a": lambda: draw.lognormvariate(-7, 0.5), "b": lambda: draw.lognormvariate(-7, 0.5)}
+    events = FakeMachine().run(noisy, budget_s=4.0, resolution=1e-6)
+    assert events[-1].reason == "refused"
+    assert events[-1].elapsed_s < 1.0
+
+
+def test_a_variant_that_raises_leaves_the_others_their_samples():
+    calls = 0
+
+    def breaks():
+        nonlocal calls
+        calls += 1
+        if calls > 100:
+            raise RuntimeError("out of paper")
+        return 1e-3
+
+    draw = random.Random(7)
+
+    def noisy():
+        return 1e-3 * (1 + 0.05 * draw.random())
+
+    variants = {"a": noisy, "bad": breaks, "c": noisy}
+    events = FakeMachine().run(variants, budget_s=2.0, resolution=1e-3)
+    failure = next(e for e in events if isinstance(e, Failure))
+    assert (failure.variant, failure.stage, failure.kind) == ("bad", "measuring", "raised")
+    assert "out of paper" in failure.message
+    after = [t for e in events if isinstance(e, Rounds) for _, t in e.rounds if "bad" not in t]
+    assert len(after) > 10
+    assert all(set(t) == {"a", "c"} for t in after)
+    assert isinstance(events[-1], Finished)
+
+
+def test_without_a_baseline_there_is_nothing_to_compare():
+    def breaks():
+        raise KeyError("no")
+
+    events = FakeMachine().run({"a": breaks, "b": costs(1e-3)}, budget_s=1.0)
+    assert events[-1].reason == "failed"
+    assert samples(events, "b") == []
+
+
+def test_every_step_is_announced_before_it_starts():
+    machine, steps = FakeMachine(), []
+    events = measure_rounds(
+        {"a": costs(1e-3), "b": costs(1e-3)},
+        Plan(budget_s=0.5),
+        sampler=machine,
+        clock=lambda: machine.now,
+        on_step=lambda name, stage: steps.append((name, stage)),
+    )
+    for _ in events:
+        pass
+    assert ("a", "warm-up") in steps
+    assert ("b", "measuring") in steps
+    assert steps[-1] == (None, "")
