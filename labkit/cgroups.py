@@ -1,0 +1,154 @@
+"""What a container or a shared server grants this process: cores, memory, and what it took away.
+
+Containers and shared servers divide a computer by control groups. `os.cpu_count` and
+`os.sched_getaffinity` both miss their quotas.
+
+Sources: Linux kernel documentation, "Control Group v2" (cpu.max, memory.max, cpu.stat) and "CFS
+Bandwidth Control" (cpu.cfs_quota_us, throttled_time); man pages cgroups(7), proc_pid_mountinfo(5).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path("/")
+
+
+@dataclass(frozen=True)
+class Throttling:
+    """How often and how long the quota stopped this process's groups since they were made.
+
+    Take the difference of two readings.
+
+    Attributes:
+        periods: quota periods in which a group was stopped.
+        throttled_s: seconds stopped, summed over the cores: may exceed the time that passed.
+    """
+
+    periods: int
+    throttled_s: float
+
+
+@dataclass(frozen=True)
+class Load:
+    """What else the machine does now; None: not readable.
+
+    Attributes:
+        load_1min: threads that run, want to, or wait for a disk, averaged over a minute.
+        runnable: threads that run or want to at this moment, this one included.
+        cpu_pressure: share of the last 10 s in which something waited for a core.
+    """
+
+    load_1min: float | None
+    runnable: int | None
+    cpu_pressure: float | None
+
+
+def usable_cores(*, root: Path = ROOT, affinity: int | None = None) -> float:
+    """Cores that this process may really use: the least of affinity and quotas; may be 0.5.
+
+    Args:
+        root: where proc and sys are.
+        affinity: logical processors that the scheduler allows; None: ask it.
+
+    >>> 0 < usable_cores(affinity=1) <= 1
+    True
+    """
+    cores = float(_affinity() if affinity is None else affinity)
+    for folder in _folders("cpu", root):
+        v1 = [read(folder / f"cpu.cfs_{part}_us") for part in ("quota", "period")]
+        for pair in (read(folder / "cpu.max").split(), v1):
+            # No quota is written "max" (v2) or -1 (v1).
+            if len(pair) == 2 and all(part.isdecimal() and int(part) > 0 for part in pair):
+                cores = min(cores, int(pair[0]) / int(pair[1]))
+    return cores
+
+
+def memory_limit_bytes(*, root: Path = ROOT) -> int | None:
+    """The least memory limit of this process's groups in bytes; None: there is none."""
+    names = ("memory.max", "memory.limit_in_bytes")
+    texts = [read(folder / name) for folder in _folders("memory", root) for name in names]
+    # v1 writes "no limit" as the largest multiple of a page that fits 63 bits.
+    limits = [int(text) for text in texts if text.isdecimal() and int(text) < 2**62]
+    return min(limits, default=None)
+
+
+def throttling(*, root: Path = ROOT) -> Throttling | None:
+    """What the quota has cost this process's groups so far; None: there is no record.
+
+    All levels count: a group is also stopped by the quota of the group that it is in, and each
+    level records only its own.
+    """
+    found, periods, seconds = False, 0, 0.0
+    for folder in _folders("cpu", root):
+        stat = dict(re.findall(r"^(\w+) (\d+)$", read(folder / "cpu.stat"), re.MULTILINE))
+        if "nr_throttled" in stat:
+            found = True
+            periods += int(stat["nr_throttled"])
+            # v2 counts microseconds, v1 nanoseconds.
+            seconds += int(stat.get("throttled_usec", 0)) / 1e6
+            seconds += int(stat.get("throttled_time", 0)) / 1e9
+    return Throttling(periods, seconds) if found else None
+
+
+def load(*, root: Path = ROOT) -> Load:
+    """What else the machine does now; costs well under a ms.
+
+    >>> load().load_1min is None or load().load_1min >= 0
+    True
+    """
+    average = re.match(r"([\d.]+) \S+ \S+ (\d+)/", read(root / "proc/loadavg"))
+    pressure = re.search(r"some avg10=([\d.]+)", read(root / "proc/pressure/cpu"))
+    return Load(
+        load_1min=float(average[1]) if average else None,
+        runnable=int(average[2]) if average else None,
+        cpu_pressure=float(pressure[1]) / 100 if pressure else None,
+    )
+
+
+def read(path: Path) -> str:
+    """What a file says; nothing where it cannot be read."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _folders(controller: str, root: Path) -> Iterator[Path]:
+    """Folders of this process's groups, v1 and v2, from its own up to where they are mounted."""
+    paths: dict[str, str] = {}
+    for line in read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        paths |= dict.fromkeys(controllers.split(","), path)  # v2 names no controllers: ""
+    for line in read(root / "proc/self/mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        kind, *_, options = right.split(" ")
+        key = {"cgroup2": "", "cgroup": controller}.get(kind)
+        if key is None or key not in paths or (key and key not in options.split(",")):
+            continue
+        mount_root, mount_point = left.split(" ")[3:5]
+        own = PurePosixPath(paths[key])
+        # Without a cgroup namespace the path is the host's, and the mount shows a part of it.
+        inside = own.relative_to(mount_root).parts if own.is_relative_to(mount_root) else ()
+        inside = () if ".." in inside else inside
+        for depth in range(len(inside), -1, -1):
+            yield (root / mount_point.lstrip("/")).joinpath(*inside[:depth])
+
+
+def _affinity() -> int:
+    """Logical processors on which the scheduler may put this process."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    import psutil
+
+    process = psutil.Process()
+    if hasattr(process, "cpu_affinity"):  # Windows; macOS has no affinity
+        return len(process.cpu_affinity())
+    return os.cpu_count() or 1
