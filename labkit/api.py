@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.child import disagreement
 from labkit.devices import check_device, sampler_for
 from labkit.errors import AgreementError, WorkerError
 from labkit.recorder import Recorder, Settings
-from labkit.results import Comparison, PeakMemory, Trial
 from labkit.timing import Finished, Plan, measure_rounds
 from labkit.variants import Variant, as_variants
 from labkit.worker import Run, queue_lock, resolution_refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from labkit.results import Comparison, PeakMemory, Trial
 
 
 def measure(

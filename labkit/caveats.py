@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labkit.units import format_bytes, format_share, format_time
+from labkit.units import format_share, format_time
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Caveat:
         remedy: what to do about it.
         variant: the variant that it concerns; None for the whole comparison.
 
-    >>> print(noise(0.2))
-    noise: identical code differs by 20 % from one round to the next. Remedy: close other programs, or give a larger budget_s.
+    >>> print(noise(0.2).remedy)
+    close other programs, or give a larger budget_s
     """
 
     kind: str
@@ -31,6 +31,7 @@ class Caveat:
         return f"{self.kind}{where}: {self.text}. Remedy: {self.remedy}."
 
     def to_dict(self) -> dict[str, str | None]:
+        """As plain data, for JSON."""
         return {
             "kind": self.kind,
             "text": self.text,
@@ -40,6 +41,7 @@ class Caveat:
 
 
 def noise(spread: float) -> Caveat:
+    """Identical code differs a lot from round to round."""
     return Caveat(
         "noise",
         f"identical code differs by {format_share(spread)} from one round to the next",
@@ -48,6 +50,7 @@ def noise(spread: float) -> Caveat:
 
 
 def resolution_out_of_reach(asked: float, reachable: float, needed_s: float) -> Caveat:
+    """The preflight says that the resolution cannot be reached."""
     return Caveat(
         "resolution",
         f"resolution={asked:g} is finer than this machine can give at this moment in this budget "
@@ -57,6 +60,7 @@ def resolution_out_of_reach(asked: float, reachable: float, needed_s: float) -> 
 
 
 def budget_spent(variant: str, rounds: int, width: float, resolution: float) -> Caveat:
+    """No answer within the budget."""
     return Caveat(
         "budget",
         f"the budget was spent after {rounds} rounds with an interval {format_share(width)} wide, "
@@ -67,6 +71,7 @@ def budget_spent(variant: str, rounds: int, width: float, resolution: float) -> 
 
 
 def too_few_rounds(variant: str, rounds: int, needed: int, needed_s: float) -> Caveat:
+    """Not enough rounds for an interval."""
     return Caveat(
         "too few rounds",
         f"{rounds} rounds; an interval needs at least {needed}",
@@ -76,6 +81,7 @@ def too_few_rounds(variant: str, rounds: int, needed: int, needed_s: float) -> C
 
 
 def stopped_early(rounds: int) -> Caveat:
+    """Somebody pressed Stop."""
     return Caveat(
         "stopped",
         f"stopped after {rounds} rounds; the intervals are valid, and wider than they could be",
@@ -84,6 +90,7 @@ def stopped_early(rounds: int) -> Caveat:
 
 
 def garbage(variant: str, per_evaluation_s: float, share: float) -> Caveat:
+    """The collector's work is not in the times."""
     return Caveat(
         "garbage collection",
         f"every evaluation leaves reference cycles, which cost {format_time(per_evaluation_s)} "
@@ -94,6 +101,7 @@ def garbage(variant: str, per_evaluation_s: float, share: float) -> Caveat:
 
 
 def throttled(share: float) -> Caveat:
+    """The quota of the container was used up."""
     return Caveat(
         "throttled",
         f"the processor quota stopped this container for {format_share(share)} of the run",
@@ -102,6 +110,7 @@ def throttled(share: float) -> Caveat:
 
 
 def drift(variant: str, share: float) -> Caveat:
+    """Absolute times moved during the run."""
     return Caveat(
         "drift",
         f"the second half of the run is {format_share(share)} away from the first; ratios are "
@@ -112,18 +121,10 @@ def drift(variant: str, share: float) -> Caveat:
 
 
 def memory_unreset(why: str) -> Caveat:
+    """The peak before the evaluation is not known apart."""
     return Caveat(
         "memory",
         f"the kernel's high-water mark could not be reset ({why}); a peak below an earlier one "
         "is not seen",
         "read it as a lower bound",
-    )
-
-
-def small_memory(variant: str, limit_bytes: int) -> Caveat:
-    return Caveat(
-        "memory limit",
-        f"the process may use {format_bytes(limit_bytes)} at most",
-        "use a smaller size",
-        variant,
     )

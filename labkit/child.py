@@ -10,14 +10,17 @@ import pickle
 import struct
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from labkit.results import Failure
 from labkit.timing import Event, Finished, Plan, Stage, measure_rounds
 from labkit.variants import Variant, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # State that outlives a crash: index of the variant at work (-1: none), its stage, and when it
 # began (time.monotonic, seconds; the same clock in every process of a machine).
@@ -59,7 +62,7 @@ class _Steps:
     """Writes down what runs now, where the parent can read it after this process has died."""
 
     def __init__(self, path: str, names: tuple[str, ...]) -> None:
-        with open(path, "r+b") as file:
+        with Path(path).open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), STATE.size)
         self._index = {name: i for i, name in enumerate(names)}
 
@@ -192,7 +195,7 @@ def disagreement(
         on_step(name, "agreement")
         try:
             result = calls[name]()
-        except (Exception, SystemExit):
+        except (Exception, SystemExit):  # noqa: S112  (as above)
             continue
         try:
             answer = agree(expected, result)

@@ -45,12 +45,17 @@ class Claim:
         return None
 
 
-def check(sentence: str, holds: bool | None, *, seen: str = "", subject: str = "check") -> Claim:
+def check(
+    sentence: str,
+    holds: bool | None,  # noqa: FBT001  (the sentence before it gives it a name)
+    *,
+    seen: str = "",
+    subject: str = "check",
+) -> Claim:
     """Print a claim about anything: True CONFIRMED, False REFUTED, None INCONCLUSIVE.
 
-    >>> check("the loss went down", 0.1 < 2.3, seen="2.30 to 0.10", subject="training")
+    >>> claim = check("the loss went down", 0.1 < 2.3, seen="2.30 to 0.10", subject="training")
     training: 2.30 to 0.10  CONFIRMED: the loss went down
-    Claim(subject='training', seen='2.30 to 0.10', state='CONFIRMED', sentence='the loss went down', needs='', why='')
     """
     state = INCONCLUSIVE if holds is None else CONFIRMED if holds else REFUTED
     claim = Claim(subject, seen, state, sentence)

@@ -36,6 +36,7 @@ class HostSampler:
         self._now = clock
 
     def block(self, call: Call, evaluations: int) -> float:
+        """Seconds that the calls took together."""
         now = self._now
         was_enabled = gc.isenabled()
         gc.disable()
@@ -63,6 +64,7 @@ class AcceleratorSampler:
         self._host = HostSampler()
 
     def block(self, call: Call, evaluations: int) -> float:
+        """Seconds that the calls took together, with one synchronisation."""
         last = evaluations - 1
 
         def synchronised() -> None:
@@ -92,10 +94,12 @@ class CudaSampler:
 
         self.device = device
         self._torch = torch
-        self._start = torch.cuda.Event(enable_timing=True)
-        self._end = torch.cuda.Event(enable_timing=True)
+        event: Any = torch.cuda.Event
+        self._start = event(enable_timing=True)
+        self._end = event(enable_timing=True)
 
     def block(self, call: Call, evaluations: int) -> float:
+        """Seconds between the two events."""
         synchronize = self._torch.cuda.synchronize
         was_enabled = gc.isenabled()
         gc.disable()
@@ -143,10 +147,12 @@ def sampler_for(device: str | None) -> Sampler:
     """
     if device == "cpu":
         return HostSampler()
-    torch = sys.modules.get("torch")
-    if device is None and (torch is None or not torch.accelerator.is_available()):
+    if device is None and "torch" not in sys.modules:
         return HostSampler()
     import torch
+
+    if device is None and not torch.accelerator.is_available():
+        return HostSampler()
 
     name = device or str(torch.accelerator.current_accelerator())
     if device is not None and name.startswith("cuda"):

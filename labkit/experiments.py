@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from labkit.devices import check_device
 from labkit.parameters import parse_all
 from labkit.recorder import Settings
-from labkit.results import Comparison
 from labkit.sweeps import Sweep, SweepPoint
 from labkit.variants import Variant, as_variants
 from labkit.worker import Run
 
 if TYPE_CHECKING:
     from labkit.panel import Panel
+    from labkit.results import Comparison
 
 Variants = Mapping[str, "Callable[[], Any] | Variant"]
 
@@ -114,7 +114,12 @@ class Experiment:
         """A `Run` that is ready to start; for callers that do not want to block.
 
         Args:
-            agree, budget_s, confidence, resolution, memory, deadline_s: as in `labkit.compare`.
+            agree: as in `labkit.compare`, and so are the next five.
+            budget_s: seconds.
+            confidence: a probability.
+            resolution: a share.
+            memory: also measure peak memory.
+            deadline_s: seconds.
             prediction: the speed-up of the last variant that somebody expects.
             **given: parameters.
         """

@@ -79,7 +79,7 @@ def serve(control_fd: int, preload: list[str]) -> None:
     children: set[int] = set()
     try:
         while True:
-            ready, _, _ = select.select([control, wake_read], [], [])
+            ready, _, _ = select.select([control.fileno(), wake_read], [], [])
             if wake_read in ready:
                 os.read(wake_read, 512)
                 for pid in list(children):
@@ -90,7 +90,7 @@ def serve(control_fd: int, preload: list[str]) -> None:
                         _kill_group(pid)
                         code = os.waitstatus_to_exitcode(status)
                         control.sendall(REPLY.pack(b"e", pid, code))
-            if control in ready:
+            if control.fileno() in ready:
                 message, fds, _, _ = socket.recv_fds(control, 65536, 1)
                 if not message:
                     return

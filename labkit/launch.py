@@ -67,6 +67,7 @@ class ForkServer:
 
     @property
     def alive(self) -> bool:
+        """Whether this process can ask it for workers."""
         # A forked copy of this process must not talk on its parent's socket.
         return self._owner == os.getpid() and self._process.poll() is None
 
@@ -78,14 +79,8 @@ class ForkServer:
                 try:
                     socket.send_fds(self._socket, [state_path.encode()], [theirs.fileno()])
                     deadline = time.monotonic() + _START_TIMEOUT_S
-                    while not self._started:
+                    while not self._started and time.monotonic() < deadline:
                         self._read(max(0.0, deadline - time.monotonic()))
-                        if not self._started and time.monotonic() >= deadline:
-                            raise WorkerError(
-                                f"the worker's server did not answer in {_START_TIMEOUT_S:g} s; "
-                                "is the machine out of memory? isolate=False measures in this "
-                                "process"
-                            )
                 except OSError as error:
                     ours.close()
                     raise WorkerError(
@@ -98,6 +93,13 @@ class ForkServer:
                     ours.close()
                     self.close()
                     raise
+            if not self._started:
+                ours.close()
+                self.close()
+                raise WorkerError(
+                    f"the worker's server did not answer in {_START_TIMEOUT_S:g} s; is the machine "
+                    "out of memory? isolate=False measures in this process"
+                )
             return ForkedWorker(self, self._started.pop(), Connection(ours.detach()))
 
     def _read(self, timeout_s: float) -> None:
@@ -118,6 +120,7 @@ class ForkServer:
                     self._ended[pid] = code
 
     def exit_code(self, pid: int) -> int | None:
+        """How a worker ended; None while it runs."""
         with self._lock:
             if pid not in self._ended:
                 try:
@@ -146,9 +149,11 @@ class ForkedWorker:
         self.connection = connection
 
     def exit_code(self) -> int | None:
+        """None while it runs; negative: killed by that signal."""
         return self._server.exit_code(self.pid)
 
     def kill(self) -> None:
+        """End it at once, with everything that it started."""
         # The server reports the end of every worker; a number that it has reported may
         # belong to somebody else by now.
         if self.exit_code() is None:
@@ -173,9 +178,11 @@ class SpawnedWorker:
         self.pid = self._process.pid or 0
 
     def exit_code(self) -> int | None:
+        """None while it runs."""
         return self._process.exitcode
 
     def kill(self) -> None:
+        """End it at once."""
         self._process.kill()
         self._process.join()
         self.connection.close()
@@ -211,7 +218,7 @@ def start_worker(state_path: str, *, threads: int, method: str | None = None) ->
     Raises:
         WorkerError: the server did not start or ended.
     """
-    global _server
+    global _server  # noqa: PLW0603  (one warm server a process is the point)
     if method is None:
         method = "fork" if hasattr(os, "fork") and hasattr(socket, "send_fds") else "spawn"
     if method == "spawn":

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit import caveats
 from labkit.results import PeakMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")

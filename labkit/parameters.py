@@ -57,10 +57,10 @@ class Parameter:
         match self.kind:
             case "switch":
                 if not isinstance(value, bool):
-                    raise ValueError(f"{given}: give True or False")
+                    raise ValueError(f"{given}: give True or False")  # noqa: TRY004
             case "text":
                 if not isinstance(value, str):
-                    raise ValueError(f"{given}: give a text")
+                    raise ValueError(f"{given}: give a text")  # noqa: TRY004
             case "range" | "number":
                 whole = isinstance(self.default, int)
                 self._check_number(value, given, whole=whole)

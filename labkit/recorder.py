@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit import caveats, statistics
 from labkit.machines import machine, throttling
 from labkit.results import Comparison, Failure, NoiseFloor, PeakMemory, Trial
 from labkit.timing import Calibrated, Garbage, Rounds
-from labkit.variants import Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from labkit.variants import Variant
 
 # Above this, identical code differs so much from round to round that a reader should know.
 _NOISY = 0.05

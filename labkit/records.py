@@ -38,10 +38,10 @@ def write_new(path: Path, text: str) -> Path:
             ) from None
         except OSError:
             # A file system without hard links: replacing is whole or not at all as well.
-            os.replace(temporary, path)
+            Path(temporary).replace(path)
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+            Path(temporary).unlink()
     return path
 
 

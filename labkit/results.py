@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -19,6 +18,8 @@ from labkit.statistics import Verdict
 from labkit.units import format_bytes, format_ratio, format_share, format_time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     import pandas as pd
     from matplotlib.figure import Figure
 
@@ -69,6 +70,7 @@ class PeakMemory:
         return f"{format_bytes(self.peak_bytes)} on {self.device} ({self.method})"
 
     def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
         return {
             "peak_bytes": self.peak_bytes,
             "before_bytes": self.before_bytes,
@@ -79,6 +81,7 @@ class PeakMemory:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PeakMemory:
+        """Read what `to_dict` wrote."""
         return cls(**{**data, "caveats": tuple(Caveat(**c) for c in data["caveats"])})
 
 
@@ -153,6 +156,7 @@ class Trial:
         )
 
     def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
         return {
             "name": self.name,
             "times_s": list(self.times_s),
@@ -171,6 +175,7 @@ class Trial:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Trial:
+        """Read what `to_dict` wrote."""
         return cls(
             **{
                 **data,
@@ -207,6 +212,7 @@ class Ratio:
 
     @property
     def rounds(self) -> int:
+        """In which both took part."""
         return len(self.log_ratios)
 
     @property
@@ -231,6 +237,7 @@ class Ratio:
 
     @property
     def verdict(self) -> Verdict:
+        """What the interval says."""
         return statistics.decide(self.low, self.high, resolution=self.resolution)
 
     @property
@@ -288,6 +295,7 @@ class NoiseFloor:
         )
 
     def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
         return {
             "log_ratios": list(self.log_ratios),
             "reachable_resolution": self.reachable_resolution,
@@ -296,6 +304,7 @@ class NoiseFloor:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> NoiseFloor:
+        """Read what `to_dict` wrote."""
         return cls(**{**data, "log_ratios": tuple(data["log_ratios"])})
 
 
@@ -345,6 +354,7 @@ class Comparison:
 
     @property
     def baseline(self) -> str:
+        """The first variant."""
         return self.names[0]
 
     @property
@@ -479,6 +489,7 @@ class Comparison:
         return claim
 
     def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": "comparison",
@@ -525,10 +536,12 @@ class Comparison:
         return cls(**rest)
 
     def to_json(self) -> str:
+        """With all raw samples."""
         return json.dumps(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> Comparison:
+        """Read what `to_json` wrote; raises as `from_dict`."""
         return cls.from_dict(json.loads(text))
 
     def save(self, path: str | Path) -> Path:
@@ -545,9 +558,6 @@ class Comparison:
     def load(cls, path: str | Path) -> Comparison:
         """Read a comparison that `save` wrote."""
         return cls.from_json(Path(path).read_text(encoding="utf-8"))
-
-    def with_caveat(self, caveat: Caveat) -> Comparison:
-        return replace(self, caveats=(*self.caveats, caveat))
 
     def __repr__(self) -> str:
         # The same from run to run, so that a notebook's output stays comparable.

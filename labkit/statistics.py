@@ -23,10 +23,13 @@ A/B testing and best-arm identification" (2022).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from enum import StrEnum
 from functools import lru_cache
 from statistics import NormalDist, median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # The mixture's shape. A larger value narrows the interval of long runs and needs more rounds
 # before the first finite one. At 95 %: 1 needs 8 rounds, 2 needs 9, 16 needs 18, and after
@@ -167,7 +170,8 @@ def decide(low: float, high: float, *, resolution: float) -> Verdict:
     """The verdict of an interval of speed-ups.
 
     Args:
-        low, high: interval of the ratio (above 1 is faster).
+        low: lower end of the interval of the ratio (above 1 is faster).
+        high: upper end.
         resolution: differences below this share do not matter, 0.02 for 2 %.
 
     >>> decide(1.05, 1.10, resolution=0.02).value

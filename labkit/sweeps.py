@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ from labkit.results import SCHEMA_VERSION, Comparison
 from labkit.units import format_ratio
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     import pandas as pd
     from matplotlib.figure import Figure
 
@@ -88,7 +90,7 @@ class Sweep:
             if ratio.verdict in ("faster", "slower")
         ]
         sides.sort()
-        for (x0, y0), (x1, y1) in zip(sides, sides[1:], strict=False):
+        for (x0, y0), (x1, y1) in itertools.pairwise(sides):
             if (y0 > 1) != (y1 > 1):
                 share = math.log(y0) / (math.log(y0) - math.log(y1))
                 if x0 > 0:
@@ -143,6 +145,7 @@ class Sweep:
         return plots.sweep_figure(self)
 
     def to_json(self) -> str:
+        """With all raw samples."""
         return json.dumps(
             {
                 "schema_version": SCHEMA_VERSION,

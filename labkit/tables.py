@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 from labkit.units import format_bytes, format_ratio, format_time
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from labkit.caveats import Caveat
     from labkit.results import Comparison
     from labkit.sweeps import Sweep

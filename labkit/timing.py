@@ -10,15 +10,17 @@ import gc
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit import statistics
 from labkit.devices import HostSampler, Sampler
 from labkit.results import Failure, NoiseFloor
 from labkit.variants import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 # Long enough that reading the clock (about 50 ns) is below 0.01 % of a sample, short enough
 # that most samples fall between two bursts of whatever else the machine does.

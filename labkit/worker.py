@@ -14,10 +14,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -28,7 +27,11 @@ from labkit.machines import machine
 from labkit.recorder import Recorder, Settings
 from labkit.results import Comparison, Failure, NoiseFloor
 from labkit.timing import Finished, Plan, Rounds, Stage
-from labkit.variants import Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from labkit.variants import Variant
 
 
 class Status(StrEnum):
@@ -151,6 +154,7 @@ class Run:
 
     @property
     def done(self) -> bool:
+        """Whether nothing more will come."""
         return self.status in (Status.DONE, Status.STOPPED, Status.FAILED)
 
     @property
@@ -195,8 +199,11 @@ class Run:
                 return self._try_to_begin(timeout_s)
             if self.status is Status.RUNNING and self._worker is not None:
                 return self._poll_worker(self._worker, timeout_s)
-        except BaseException:
+        except Exception:
             self._close(Status.FAILED, "failed")
+            raise
+        except BaseException:
+            self._close(Status.STOPPED, "stopped")
             raise
         return False
 
@@ -229,14 +236,15 @@ class Run:
             self._close(Status.STOPPED, "stopped")
 
     def _try_to_begin(self, timeout_s: float) -> bool:
-        assert self._lock is not None
+        if self._lock is None:
+            return False
         deadline = time.monotonic() + timeout_s
         while True:
             try:
                 self._lock.acquire(timeout=0)
                 break
             except Timeout:
-                for other in list(_active):
+                for other in _active:
                     # Its owner meets its errors; here it must only not stand still.
                     with contextlib.suppress(Exception):
                         other.poll()
@@ -388,7 +396,7 @@ class Run:
             worker.kill()
         for path in (self._state_path, self._state_path + ".err"):
             with contextlib.suppress(OSError):
-                os.unlink(path)
+                Path(path).unlink()
 
     def _close(self, status: Status, ended: str) -> None:
         self._end_job()

@@ -204,5 +204,5 @@ def test_a_newer_file_says_what_to_do():
 
 
 def test_an_unknown_name_says_what_there_is():
-    with pytest.raises(AttributeError, match="it has .*compare"):
+    with pytest.raises(AttributeError, match=r"it has .*compare"):
         lab.compete  # noqa: B018

@@ -41,7 +41,7 @@ def test_many_small_python_objects_are_seen():
 
 
 def test_what_is_there_before_does_not_count():
-    variant = lab.Variant(lambda block: len(block), setup=lambda: bytearray(64 * MIB))
+    variant = lab.Variant(len, setup=lambda: bytearray(64 * MIB))
     peak = lab.peak_memory(variant)
     assert peak.peak_bytes < 2 * MIB
     assert peak.before_bytes > 64 * MIB

@@ -84,7 +84,7 @@ def test_stop_ends_what_the_variant_started_too():
     def starts_a_process():
         import subprocess
 
-        global child
+        global child  # noqa: PLW0603  (must outlive the call)
         if "child" not in globals():
             child = subprocess.Popen(["sleep", "300"])
         busy(1000)()
@@ -258,11 +258,10 @@ def test_a_fresh_worker_starts_in_a_fraction_of_a_second_once_warm():
 
 
 def test_threads_come_from_the_cores_that_may_be_used():
-    import torch  # noqa: F401
+    import torch
 
     def check(expected):
         def call():
-            import torch
 
             if torch.get_num_threads() != expected:
                 raise RuntimeError(f"{torch.get_num_threads()} threads")

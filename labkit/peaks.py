@@ -1,0 +1,205 @@
+"""What this machine can reach: its memory bandwidth, its arithmetic, and the roof they make.
+
+Source of the model: Williams, Waterman and Patterson, "Roofline: an insightful visual performance
+model for multicore architectures", Communications of the ACM 52(4), 2009.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from itertools import cycle, repeat
+from typing import TYPE_CHECKING, Any
+
+from labkit.machines import from_plain, machine
+from labkit.units import format_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import torch
+
+MIB = 2**20
+# Both buffers of a copy together. The last is what the bandwidth of memory is taken from: beyond
+# most last-level caches, and small enough for a container of 1 GB.
+_COPY_BYTES = (MIB // 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 160 * MIB)
+_GEMM_SIZES = (256, 512, 1024, 2048)
+# Accelerators have larger caches, and need more work to fill them.
+_ACCELERATOR_COPY_BYTES = (4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB)
+_ACCELERATOR_GEMM_SIZES = (512, 1024, 2048, 4096, 8192)
+# A block must be long against the clock and a synchronisation, and short against a time slice of
+# the scheduler (4 ms on many kernels), so that some blocks run without an interruption.
+_BLOCK_S = 2e-3
+
+
+@dataclass(frozen=True)
+class CopyRate:
+    """How fast a copy runs when both buffers together have ``working_set_bytes``."""
+
+    working_set_bytes: int
+    bytes_per_s: float
+
+
+@dataclass(frozen=True)
+class GemmRate:
+    """How fast a product of two square float32 matrices of ``size`` rows runs."""
+
+    size: int
+    flops_per_s: float
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The fastest that was seen, by working set and by matrix size, on ``device``.
+
+    Attributes:
+        copies: by growing working set. Bytes are those read plus those written, as STREAM counts
+            them (McCalpin 1995); what the hardware reads to write is not counted. Small ones
+            include about a microsecond of torch's own for each call.
+        gemms: by growing matrix; 2 n³ operations each.
+        threads: that torch was given; None on an accelerator.
+        device: such as "cpu", "cuda:0".
+        dtype: of the product.
+        sustained_share: what a quota leaves of these rates in a long run: 0.5 where two threads
+            share the quota of one core. The rates are of short moments.
+
+    >>> peaks = Peaks((CopyRate(2**28, 20e9),), (GemmRate(1024, 100e9),), threads=1, device="cpu")
+    >>> peaks.line()
+    '20 GB/s copy, 100 GFLOP/s float32 product, 5 FLOP/B to reach both (cpu, 1 thread)'
+    >>> peaks.roofline(0.5), peaks.bound(flops=1e9, bytes_moved=1e9)
+    (10000000000.0, ('memory', 0.05))
+    """
+
+    copies: tuple[CopyRate, ...]
+    gemms: tuple[GemmRate, ...]
+    threads: int | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    sustained_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        rates = [c.bytes_per_s for c in self.copies] + [g.flops_per_s for g in self.gemms]
+        if not self.copies or not self.gemms or not all(rate > 0 for rate in rates):
+            raise ValueError(f"peaks need a copy and a product, with rates above 0; got {rates}")
+
+    @property
+    def bandwidth_bytes_per_s(self) -> float:
+        """Of memory: a copy with the largest working set, bytes read plus bytes written."""
+        return self.copies[-1].bytes_per_s
+
+    @property
+    def gemm_flops_per_s(self) -> float:
+        """Of the best matrix size."""
+        return self.best_gemm.flops_per_s
+
+    @property
+    def best_gemm(self) -> GemmRate:
+        """The matrix size with the highest rate."""
+        return max(self.gemms, key=lambda gemm: gemm.flops_per_s)
+
+    @property
+    def ridge_flops_per_byte(self) -> float:
+        """The intensity from which on arithmetic is the limit, not memory."""
+        return self.gemm_flops_per_s / self.bandwidth_bytes_per_s
+
+    def roofline(self, intensity_flops_per_byte: float) -> float:
+        """The rate in FLOP/s that work of this intensity can reach at most."""
+        return min(self.gemm_flops_per_s, intensity_flops_per_byte * self.bandwidth_bytes_per_s)
+
+    def bound(self, flops: float, bytes_moved: float) -> tuple[str, float]:
+        """What limits some work, "memory" or "compute", and its least time in seconds.
+
+        Args:
+            flops: floating-point operations.
+            bytes_moved: bytes read from memory plus bytes written.
+
+        Work that stays in a cache may move its bytes faster: see ``copies``.
+        """
+        memory_s = bytes_moved / self.bandwidth_bytes_per_s
+        compute_s = flops / self.gemm_flops_per_s
+        return ("memory", memory_s) if memory_s > compute_s else ("compute", compute_s)
+
+    def line(self) -> str:
+        """One line for people."""
+        where = self.device
+        if self.threads is not None:
+            where += f", {self.threads} thread{'s' if self.threads > 1 else ''}"
+        text = (
+            f"{format_rate(self.bandwidth_bytes_per_s, 'B/s')} copy, "
+            f"{format_rate(self.gemm_flops_per_s, 'FLOP/s')} {self.dtype} product, "
+            f"{format_rate(self.ridge_flops_per_byte, 'FLOP/B')} to reach both ({where})"
+        )
+        if self.sustained_share < 1:
+            text += f"; the quota leaves {self.sustained_share:.0%} of both in a long run"
+        return text
+
+    def __str__(self) -> str:
+        return self.line()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Peaks:
+        """Read what `to_dict` wrote; unknown keys are ignored.
+
+        Raises:
+            ValueError: a value is missing or not of its type.
+        """
+        return from_plain(cls, data, "peaks")  # type: ignore[no-any-return]
+
+
+def measure_peaks(
+    *, threads: int | None = None, budget_s: float = 1.0, device: str | None = None
+) -> Peaks:
+    """Measure the bandwidth of copies and the arithmetic of matrix products with torch.
+
+    Takes up to 160 MiB of memory on the processor, 1 GiB on an accelerator. float32 products
+    follow torch's own setting (``torch.set_float32_matmul_precision``).
+
+    Args:
+        threads: for torch while this runs; None: the cores that may really be used.
+        budget_s: seconds, roughly; half for copies, half for products. Sizes that would not fit
+            are left out, the first of each kind and the largest copy are always taken.
+        device: "cpu", "cuda", "cuda:1", "mps", "xpu"; None: the processor.
+
+    Raises:
+        ValueError: a budget or a number of threads that is not above 0.
+        RuntimeError: from torch, if it has no such device.
+
+    >>> peaks = measure_peaks(threads=1, budget_s=0.1)
+    >>> peaks.bandwidth_bytes_per_s > 0, peaks.gemm_flops_per_s > 0
+    (True, True)
+    """
+    if not budget_s > 0:
+        raise ValueError(f"budget_s is {budget_s}; it should be above 0")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}; it should be at least 1")
+    import torch
+
+    place = torch.device(device or "cpu")
+    on_cpu = place.type == "cpu"
+    here = machine(accelerators=False)
+    wanted = threads or here.usable_threads
+    before = torch.get_num_threads()
+    timer = _host_timer(lambda: None) if on_cpu else _accelerator_timer(place)
+    try:
+        if on_cpu:
+            torch.set_num_threads(wanted)
+        with torch.inference_mode():
+            copies = _copies(place, _COPY_BYTES if on_cpu else _ACCELERATOR_COPY_BYTES)
+            copied = _best_rates(copies, timer, budget_s / 2)
+            del copies  # its buffers, before the matrices take theirs
+            sizes = _GEMM_SIZES if on_cpu else _ACCELERATOR_GEMM_SIZES
+            multiplied = _best_rates(_gemms(place, sizes), timer, budget_s / 2)
+    finally:
+        if on_cpu:
+            torch.set_num_threads(before)
+    return Peaks(
+        copies=tuple(CopyRate(size, rate) for size, rate in sorted(copied.items())),
+        gemms=tuple(GemmRate(size, rate) for size, rate in sorted(multiplied.items())),
+        threads=wanted if on_cpu else None,
+        device=str(place),
+        sustained_share=min(1.0, here.usable_cores / wanted) if on_cpu else 1.0,
+    )
