@@ -43,7 +43,7 @@ def wait_until(condition, deadline_s=20.0):
 
 
 def start(variants, method=None, **settings):
-    settings = {"budget_s": 60.0, "resolution": 0.0005, **settings}
+    settings = {"budget_s": 60.0, "resolution": 0.002, **settings}
     run = Run(as_variants(variants), Settings(**settings), method=method)
     run.start()
     return run
@@ -130,7 +130,7 @@ def test_a_variant_that_is_killed_is_named_and_the_others_samples_are_kept():
             os.kill(os.getpid(), 9)
 
     comparison = lab.compare(
-        {"a": busy(1000), "bad": dies, "c": busy(1010)}, budget_s=2, resolution=0.001
+        {"a": busy(1000), "bad": dies, "c": busy(1010)}, budget_s=2, resolution=0.002
     )
     failure = comparison.failures["bad"]
     assert failure.kind == "killed"
@@ -287,7 +287,7 @@ KERNEL = textwrap.dedent(
         for _ in range(1000):
             pass
 
-    run = Run(as_variants({"a": busy, "b": busy}), Settings(budget_s=300, resolution=1e-3))
+    run = Run(as_variants({"a": busy, "b": busy}), Settings(budget_s=300, resolution=2e-3))
     run.start()
     while run.comparison.rounds == 0:
         run.poll(0.05)
