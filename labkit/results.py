@@ -255,17 +255,20 @@ class Ratio:
     def __str__(self) -> str:
         if self.failure and not self.log_ratios:
             return f"{self.name}: no result ({self.failure})"
-        end = f"{self.baseline} {self.interval_text}"
+        against = f"{self.baseline} {self.interval_text}"
         match self.verdict:
             case Verdict.FASTER:
-                text = f"{self.name} is {format_ratio(self.speedup)} faster than {end}"
+                text = f"{self.name} is {format_ratio(self.speedup)} faster than {against}"
             case Verdict.SLOWER:
-                text = f"{self.name} is {format_ratio(1 / self.speedup)} slower than {end}"
+                # Turned round with the number it belongs to: "1.03x slower [1.02x, 1.04x]".
+                turned = f"[{format_ratio(1 / self.high)}, {format_ratio(1 / self.low)}]"
+                times = format_ratio(1 / self.speedup)
+                text = f"{self.name} is {times} slower than {self.baseline} {turned}"
             case Verdict.SAME:
                 share = format_share(self.resolution)
-                text = f"{self.name} is the same speed as {end}, within {share}"
+                text = f"{self.name} is the same speed as {against}, within {share}"
             case _:
-                text = f"{self.name} against {end}: inconclusive after {self.rounds} rounds"
+                text = f"{self.name} against {against}: inconclusive after {self.rounds} rounds"
         return f"{text}; it then failed ({self.failure})" if self.failure else text
 
 

@@ -222,8 +222,8 @@ def measure_rounds(
         yield Stage("preflight: identical code against itself")
 
     while True:
-        # During the preflight the baseline takes part twice in every round: its first sample
-        # counts, and the two together show what identical code does at this moment.
+        # During the preflight the baseline takes part twice in every round: the draw decides
+        # which of its two samples counts, and both show what identical code does now.
         turns: list[tuple[_Prepared, bool]] = [(p, True) for p in live]
         if preflight:
             turns.append((live[0], False))
