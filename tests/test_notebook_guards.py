@@ -13,6 +13,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from nbval.plugin import get_sanitize_patterns
 from notebook_guards import GUARDS
 
+import labkit
+from labkit.results import Comparison, Trial
+
 ROOT = Path(__file__).resolve().parent.parent
 SANITIZER = ROOT / "tests" / "nbval_sanitize.cfg"
 CLAIM = "int8 vs float32: 3.41x [3.20x, 3.60x]  CONFIRMED: at least 1.5x faster"
@@ -247,6 +250,8 @@ def test_nbval_reads_every_rule():
             "12.3 GB/s, 45 GFLOP/s, 8 samples per second",
             "9 GB/s, 1.2 TFLOP/s, 9 samples per second",
         ),
+        ("[0.518x, ∞x] 1.23 k images/s", "[0x, 1.000x] 9 images/s"),
+        ("median of 37 samples of 12", "median of 1,001 samples of 1"),
         ("inconclusive after 37 rounds", "inconclusive after 1,101 rounds"),
         ("<f at 0x7f3a00>, pid 12, ipykernel_77", "<f at 0x7f3b01>, pid 9, ipykernel_123"),
         ("/srv/ipykernel_12/34.py:3: UserWarning", "/home/x/y.py:3: UserWarning"),
@@ -291,6 +296,18 @@ def test_numbers_after_the_element_of_a_claim_are_not_kept():
     row = "<td>CONFIRMED: at least 1.5x</td><td>{}x</td>"
     assert sanitize(row.format(3)) == sanitize(row.format(2.5))
     assert "CONFIRMED: at least 1.5x</td>" in sanitize(row.format(3))
+
+
+def test_the_machine_is_not_compared():
+    line = str(labkit.machine())
+    assert sanitize(f"before\n{line}\nafter") == "before\n<machine>\nafter"
+    assert sanitize(f"<p>{line}</p>") == "<p><machine></p>"
+
+
+def test_results_are_compared_by_their_claims():
+    trials = {name: Trial(name, (1.0,), (0,)) for name in ("a", "b")}
+    html = Comparison(trials)._repr_html_()
+    assert sanitize(f"<b>{html}</b>{html}") == "<b><result></b><result>"
 
 
 def test_a_quiz_is_the_same_quiz():
