@@ -86,8 +86,8 @@ class Machine:
     >>> here = machine()
     >>> Machine.from_dict(here.to_dict()) == here
     True
-    >>> here.has("1 core"), here.missing("1 GiB")
-    (True, None)
+    >>> here.has("vnni") == (here.missing("vnni") is None)
+    True
     """
 
     processor: str
