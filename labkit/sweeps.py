@@ -63,6 +63,19 @@ class Sweep:
         """All variants that occur, the baseline first."""
         return tuple(dict.fromkeys(n for c in self.comparisons for n in c.names))
 
+    @property
+    def slices(self) -> list[tuple[str, Sweep]]:
+        """One sweep over the first parameter for each combination of the others.
+
+        Each comes with a label such as "threads=4", empty if there is only one parameter.
+        """
+        axis, *others = self.swept
+        parts: dict[str, list[SweepPoint]] = {}
+        for point in self.points:
+            label = ", ".join(f"{name}={point.parameters[name]}" for name in others)
+            parts.setdefault(label, []).append(point)
+        return [(label, Sweep((axis,), tuple(p), self.title)) for label, p in parts.items()]
+
     def series(self, name: str) -> list[tuple[Any, Comparison]]:
         """(value of the first swept parameter, comparison) where the variant was measured."""
         axis = self.swept[0]
@@ -101,22 +114,10 @@ class Sweep:
     @property
     def sentences(self) -> list[str]:
         """What each variant does over the sweep, in words."""
-        axis, result = self.swept[0], []
-        for name in self.names[1:]:
-            ratios = [(value, c[name]) for value, c in self.series(name)]
-            verdicts = [r.verdict.value for _, r in ratios]
-            where = self.crossover(name)
-            if where is not None:
-                first = next(v for v in verdicts if v in ("faster", "slower"))
-                then = "faster" if first == "slower" else "slower"
-                result.append(f"{name} is {first} at first and {then} above {axis} = {where:.3g}")
-            elif ratios:
-                low, high = min(r.speedup for _, r in ratios), max(r.speedup for _, r in ratios)
-                words = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
-                result.append(
-                    f"{name} does not cross the baseline: {format_ratio(low)} to "
-                    f"{format_ratio(high)} ({words})"
-                )
+        result = []
+        for label, part in self.slices:
+            start = f"{label}: " if label else ""
+            result += [start + sentence for sentence in _sentences(part)]
         for point in self.points:
             if point.error:
                 values = ", ".join(f"{k}={v}" for k, v in point.parameters.items())
@@ -210,3 +211,23 @@ class Sweep:
         from labkit import tables
 
         return tables.sweep_as_html(self)
+
+
+def _sentences(sweep: Sweep) -> list[str]:
+    axis, result = sweep.swept[0], []
+    for name in sweep.names[1:]:
+        ratios = [(value, c[name]) for value, c in sweep.series(name)]
+        verdicts = [r.verdict.value for _, r in ratios]
+        where = sweep.crossover(name)
+        if where is not None:
+            first = next(v for v in verdicts if v in ("faster", "slower"))
+            then = "faster" if first == "slower" else "slower"
+            result.append(f"{name} is {first} at first and {then} above {axis} = {where:.3g}")
+        elif ratios:
+            low, high = min(r.speedup for _, r in ratios), max(r.speedup for _, r in ratios)
+            words = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
+            result.append(
+                f"{name} does not cross the baseline: {format_ratio(low)} to "
+                f"{format_ratio(high)} ({words})"
+            )
+    return result

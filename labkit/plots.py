@@ -1,0 +1,477 @@
+"""Results as figures.
+
+A figure is a `matplotlib.figure.Figure` painted by Agg: pyplot keeps global state that callbacks
+on several threads corrupt. The background is white on purpose: it stays readable on a page of
+any theme. Colours are those of Okabe and Ito (2008, "Color Universal Design"), always together
+with a marker and a line style.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from matplotlib.ticker import (
+    EngFormatter,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    MultipleLocator,
+)
+
+from labkit import statistics
+from labkit.units import format_bytes, format_ratio, format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+    from labkit.results import Comparison, Ratio
+    from labkit.sweeps import Sweep
+
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.", ":")
+_GREY = "#666666"
+_FAILED = "#A00000"
+# More dots than this hide each other and cost time to draw.
+_DOTS = 250
+# Behind a text that lines may run through.
+_PLATE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+
+
+def style(number: int) -> tuple[str, str, str]:
+    """Colour, marker and line style of the variant with this number."""
+    return (
+        COLOURS[number % len(COLOURS)],
+        MARKERS[number % len(MARKERS)],
+        LINES[number % len(LINES)],
+    )
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, on its own canvas."""
+    figure = Figure(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as a PNG picture.
+
+    Half the time of ``savefig``, which draws everything twice.
+    """
+    canvas = figure.canvas
+    if not isinstance(canvas, FigureCanvasAgg):
+        canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    buffer = io.BytesIO()
+    rgba = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    imsave(buffer, rgba, format="png", pil_kwargs={"compress_level": 3})
+    return buffer.getvalue()
+
+
+def narrowing(ratio: Ratio, points: int = 40) -> list[tuple[int, float, float, float]]:
+    """How a ratio became known: (rounds, low, speed-up, high) at moments of the run.
+
+    Args:
+        ratio: of one variant.
+        points: how many moments at most, more of them at the beginning.
+
+    >>> from labkit.results import Ratio
+    >>> path = narrowing(Ratio("b", "a", log_ratios=(0.7,) * 100), points=5)
+    >>> [rounds for rounds, *_ in path]
+    [9, 16, 30, 55, 100]
+    """
+    total, alpha = ratio.rounds, 1 - ratio.confidence
+    first = statistics.minimum_rounds(alpha)
+    if total < first:
+        return []
+    growth = (total / first) ** (1 / max(1, points - 1))
+    moments = sorted({*(round(first * growth**i) for i in range(points - 1)), total})
+    path = []
+    for rounds in moments:
+        seen = ratio.log_ratios[:rounds]
+        low, high = statistics.interval(seen, alpha=alpha)
+        middle = sorted(seen)[len(seen) // 2]
+        path.append((rounds, math.exp(low), math.exp(middle), math.exp(high)))
+    return path
+
+
+def comparison_figure(comparison: Comparison) -> Figure:
+    """Samples, speed-ups with their intervals, and peak memory where it was measured."""
+    columns = 3 if comparison.memory else 2
+    figure = new_figure(4.2 * columns, 1.3 + 0.62 * len(comparison))
+    axes = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
+    _draw_times(axes[0], comparison)
+    _draw_speedups(axes[1], comparison)
+    if comparison.memory:
+        _draw_memory(axes[2], comparison)
+    _name_rows(axes[0], comparison)
+    if comparison.title:
+        values = ", ".join(f"{k}={v}" for k, v in comparison.parameters.items())
+        figure.suptitle(_title(comparison.title, values, 14 * columns * 2), fontsize="medium")
+    return figure
+
+
+def live_figure(comparison: Comparison) -> Figure:
+    """A run under way: the intervals as they narrow, and the times so far.
+
+    Painted several times a second beside the measurement, so its margins are fixed: letting
+    matplotlib find them takes longer than all the rest.
+    """
+    with_memory = bool(comparison.memory)
+    width, height = (12.0 if with_memory else 8.6), max(3.2, 1.4 + 0.5 * len(comparison))
+    figure = new_figure(width, height)
+    figure.set_layout_engine("none")
+    bottom, top = 0.55 / height, 1 - 0.6 / height
+    lefts, widths = (0.85, 5.85, 9.15), (3.25, 2.6, 2.6)
+    boxes = [
+        (left / width, bottom, wide / width, top - bottom)
+        for left, wide in zip(lefts, widths, strict=True)
+    ]
+    _draw_narrowing(figure.add_axes(boxes[0]), comparison)
+    times = figure.add_axes(boxes[1])
+    _draw_times(times, comparison)
+    _name_rows(times, comparison)
+    if with_memory:
+        memory = figure.add_axes(boxes[2], sharey=times)
+        memory.tick_params(labelleft=False)
+        _draw_memory(memory, comparison)
+    return figure
+
+
+def sweep_figure(sweep: Sweep) -> Figure:
+    """Time, speed-up and peak memory (where measured) against the first swept parameter."""
+    measured = sweep.comparisons
+    with_memory = any(c.memory for c in measured)
+    rows = 3 if with_memory else 2
+    figure = new_figure(7.5, 1.0 + 2.5 * rows)
+    axes = list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
+    axis = sweep.swept[0]
+    values = list(dict.fromkeys(p.parameters[axis] for p in sweep.points))
+    place = _set_parameter_axis(axes[-1], axis, values)
+    for i, (label, part) in enumerate(sweep.slices):
+        for name in part.names:
+            number = sweep.names.index(name)
+            colour, marker, line = style(number)
+            look = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5}
+            if label:
+                look["linestyle"] = LINES[i % len(LINES)]
+            look["label"] = " ".join(filter(None, [_short(name, 24), label]))
+            _draw_series(axes, part, name, place, look)
+    axes[0].set_ylabel("time per evaluation")
+    axes[1].set_ylabel(f"speed-up over {_short(sweep.names[0], 18)}" if measured else "speed-up")
+    axes[1].axhline(1, color=COLOURS[0], linewidth=1.2)
+    _set_time_axis(axes[0], "y", [t.median_s for c in measured for t in c.trials.values()])
+    seen = [r.speedup for c in measured for r in c.ratios.values() if r.rounds]
+    _set_ratio_axis(axes[1], "y", [1.0, *seen])
+    if with_memory:
+        axes[2].set_ylabel("peak memory")
+        largest = max(m.peak_bytes for c in measured for m in c.memory.values())
+        _set_bytes_axis(axes[2].yaxis, largest)
+        axes[2].set_ylim(0, max(1, largest) * 1.1)
+    if measured:
+        count = len(axes[0].get_legend_handles_labels()[1])
+        figure.legend(
+            *axes[0].get_legend_handles_labels(),
+            loc="outside upper center",
+            ncols=min(3, count),
+            frameon=False,
+        )
+    else:
+        axes[0].text(0.5, 0.5, "nothing measured yet", ha="center", transform=axes[0].transAxes)
+    for each in axes:
+        each.grid(visible=True, color="#dddddd", linewidth=0.6)
+    return figure
+
+
+def _title(title: str, values: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(f"{title} ({values})" if values else title, width))
+
+
+def _short(text: str, width: int) -> str:
+    return textwrap.shorten(text, width, placeholder="…") if " " in text else _cut(text, width)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _thinned(values: Sequence[float]) -> Sequence[float]:
+    step = max(1, math.ceil(len(values) / _DOTS))
+    return values[::step]
+
+
+def _name_rows(axes: Axes, comparison: Comparison) -> None:
+    labels = []
+    for name, trial in comparison.trials.items():
+        label = "\n".join(textwrap.wrap(name, 18, max_lines=2, placeholder="…"))
+        labels.append(f"{label}\n{format_time(trial.median_s)}" if trial.times_s else label)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+
+
+def _draw_times(axes: Axes, comparison: Comparison) -> None:
+    seen: list[float] = []
+    for row, (name, trial) in enumerate(comparison.trials.items()):
+        colour, marker, _ = style(row)
+        if trial.times_s:
+            dots = _thinned(trial.times_s)
+            # A fixed pattern, not chance: the same result gives the same picture.
+            heights = [row + 0.22 * math.sin(2.4 * i) for i in range(len(dots))]
+            axes.plot(dots, heights, ".", color=colour, alpha=0.25, markersize=3)
+            axes.plot(trial.median_s, row, marker, color=colour, markersize=7)
+            ordered = sorted(trial.times_s)
+            seen += [ordered[0], ordered[int(0.98 * (len(ordered) - 1))], trial.median_s]
+        elif failure := comparison.failures.get(name):
+            axes.text(
+                0.5,
+                row,
+                "\n".join(textwrap.wrap(str(failure), 40, max_lines=2, placeholder="…")),
+                transform=axes.get_yaxis_transform(),
+                color=_FAILED,
+                fontsize="small",
+                ha="center",
+                va="center",
+            )
+    _set_time_axis(axes, "x", seen)
+    axes.set_xlabel("time per evaluation (dots: samples)")
+    axes.grid(visible=True, axis="x", color="#dddddd", linewidth=0.6)
+
+
+def _draw_speedups(axes: Axes, comparison: Comparison) -> None:
+    share = comparison.resolution
+    axes.axvspan(1 / (1 + share), 1 + share, color="#dddddd", zorder=0)
+    axes.axvline(1, color=COLOURS[0], linewidth=1.2)
+    seen = [1.0]
+    for row, (name, ratio) in enumerate(comparison.ratios.items(), start=1):
+        if not ratio.rounds:
+            continue
+        colour, marker, _ = style(row)
+        known = math.isfinite(ratio.high)
+        low, high = (ratio.low, ratio.high) if known else (ratio.speedup, ratio.speedup)
+        axes.plot([low, high], [row, row], color=colour, linewidth=3, alpha=0.5)
+        axes.plot(ratio.speedup, row, marker, color=colour, markersize=7)
+        seen += [low, high]
+        failure = comparison.failures.get(name)
+        said = f"then {failure.kind}" if failure else ratio.verdict.value
+        axes.text(
+            0.5,
+            row - 0.22,
+            f"{format_ratio(ratio.speedup)} {ratio.interval_text} {said}",
+            transform=axes.get_yaxis_transform(),
+            color=_FAILED if failure else colour,
+            fontsize="small",
+            ha="center",
+            va="bottom",
+            bbox=_PLATE,
+        )
+    axes.text(
+        0.5,
+        -0.22,
+        "baseline",
+        transform=axes.get_yaxis_transform(),
+        fontsize="small",
+        ha="center",
+        va="bottom",
+        bbox=_PLATE,
+    )
+    _set_ratio_axis(axes, "x", seen)
+    axes.set_xlabel("speed-up (grey: too small to matter)")
+
+
+def _draw_memory(axes: Axes, comparison: Comparison) -> None:
+    largest = max((m.peak_bytes for m in comparison.memory.values()), default=0)
+    for row, name in enumerate(comparison.names):
+        colour, *_ = style(row)
+        if name not in comparison.memory:
+            continue
+        peak_bytes = comparison.memory[name].peak_bytes
+        axes.barh(row, peak_bytes, height=0.4, color=colour, alpha=0.6)
+        inside = peak_bytes > 0.6 * largest
+        axes.annotate(
+            format_bytes(peak_bytes),
+            (peak_bytes, row),
+            xytext=(-4 if inside else 4, 0),
+            textcoords="offset points",
+            ha="right" if inside else "left",
+            va="center",
+            fontsize="small",
+            color="white" if inside else "black",
+            fontweight="bold" if inside else "normal",
+        )
+    axes.set_xlim(0, max(1, largest) * 1.05)
+    _set_bytes_axis(axes.xaxis, largest)
+    axes.set_xlabel("peak memory above the start")
+
+
+def _draw_narrowing(axes: Axes, comparison: Comparison) -> None:
+    axes.axhline(1, color=COLOURS[0], linewidth=1.2, label=_short(comparison.baseline, 20))
+    share = comparison.resolution
+    axes.axhspan(1 / (1 + share), 1 + share, color="#dddddd", zorder=0)
+    seen, rounds = [1.0], 0
+    for number, (name, ratio) in enumerate(comparison.ratios.items(), start=1):
+        path = narrowing(ratio)
+        if not path:
+            continue
+        colour, marker, line = style(number)
+        xs, lows, middles, highs = zip(*path, strict=True)
+        axes.fill_between(xs, lows, highs, color=colour, alpha=0.2, linewidth=0)
+        label = f"{_short(name, 20)} {format_ratio(ratio.speedup)}"
+        axes.plot(xs, middles, line, color=colour, linewidth=1.8, label=label)
+        axes.plot(xs[-1], middles[-1], marker, color=colour)
+        # The first intervals are so wide that they would flatten everything after them.
+        later = max(0, len(path) // 3)
+        seen += [*lows[later:], *highs[later:]]
+        rounds = max(rounds, xs[-1])
+    if rounds:
+        axes.set_xlim(0, rounds * 1.05)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    else:
+        axes.text(0.5, 0.7, "waiting for the first rounds", ha="center", transform=axes.transAxes)
+        axes.set_xlim(0, 1)
+        axes.set_xticks([])
+    _set_ratio_axis(axes, "y", seen)
+    axes.set_xlabel("rounds")
+    axes.set_ylabel("speed-up")
+    # Above the axes, where no line can run beneath it.
+    columns = 2 if len(comparison) <= 4 else 3
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=columns,
+        frameon=False,
+        fontsize="small",
+        borderaxespad=0.2,
+    )
+
+
+def _draw_series(
+    axes: list[Axes], sweep: Sweep, name: str, place: dict[Any, float], look: dict[str, Any]
+) -> None:
+    series = [(place[v], c) for v, c in sweep.series(name) if c.trials[name].times_s]
+    if not series:
+        return
+    xs = [x for x, _ in series]
+    axes[0].plot(xs, [c.trials[name].median_s for _, c in series], **look)
+    if name != sweep.names[0]:
+        ratios = [c[name] for _, c in series]
+        axes[1].plot(xs, [r.speedup for r in ratios], **look)
+        known = [(x, r) for x, r in zip(xs, ratios, strict=True) if math.isfinite(r.high)]
+        axes[1].vlines(
+            [x for x, _ in known],
+            [r.low for _, r in known],
+            [r.high for _, r in known],
+            color=look["color"],
+            linewidth=3,
+            alpha=0.4,
+        )
+        where = sweep.crossover(name)
+        if where is not None:
+            axes[1].axvline(where, color=_GREY, linestyle=":", linewidth=1.2)
+            axes[1].annotate(
+                f"{sweep.swept[0]} = {where:.3g}",
+                # One above the other: several variants may cross close together.
+                (where, 0.02 + 0.07 * len(axes[1].texts)),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, 0),
+                textcoords="offset points",
+                color=_GREY,
+                fontsize="small",
+            )
+    peaks = [(x, c.memory[name].peak_bytes) for x, c in series if name in c.memory]
+    if peaks and len(axes) > 2:
+        axes[2].plot(*zip(*peaks, strict=True), **look)
+
+
+def _set_parameter_axis(axes: Axes, name: str, values: list[Any]) -> dict[Any, float]:
+    """Where each value of the swept parameter stands; logarithmic where that fits."""
+    axes.set_xlabel(name)
+    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) < len(values):
+        axes.set_xticks(range(len(values)), [_short(str(v), 14) for v in values])
+        axes.set_xlim(-0.4, len(values) - 0.6)
+        return {v: float(i) for i, v in enumerate(values)}
+    low, high = min(numbers), max(numbers)
+    if low > 0 and high / low >= 8:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+        if len(values) <= 8:
+            axes.set_xticks(numbers, [f"{v:g}" for v in values])
+    return dict(zip(values, numbers, strict=True))
+
+
+def _set_bytes_axis(axis: Axis, largest: int) -> None:
+    # Steps of a power of two: 256 KiB, 512 KiB, not 195 KiB, 391 KiB.
+    axis.set_major_locator(MultipleLocator(2 ** math.floor(math.log2(max(4, largest) / 2))))
+    axis.set_major_formatter(FuncFormatter(lambda n, _: format_bytes(n)))
+
+
+def _axis(axes: Axes, which: str) -> Axis:
+    return axes.xaxis if which == "x" else axes.yaxis
+
+
+def _set_limits(axes: Axes, which: str, low: float, high: float, *, log: bool) -> None:
+    if log:
+        pad = (high / low) ** 0.08
+        low, high = low / pad, high * pad
+    else:
+        pad = 0.08 * (high - low)
+        low, high = low - pad, high + pad
+    if which == "x":
+        axes.set_xscale("log" if log else "linear")
+        axes.set_xlim(low, high)
+    else:
+        axes.set_yscale("log" if log else "linear")
+        axes.set_ylim(low, high)
+    # Also half of the time that an axis takes to draw.
+    axes.minorticks_off()
+
+
+def _set_log_ticks(axes: Axes, which: str, low: float, high: float) -> None:
+    # 1, 2 and 5 of each decade on a short axis, powers of ten on a long one.
+    subs = (1.0, 2.0, 5.0) if high / low < 50 else (1.0,)
+    _axis(axes, which).set_major_locator(LogLocator(subs=subs, numticks=7))
+
+
+def _set_time_axis(axes: Axes, which: str, seen_s: list[float]) -> None:
+    seen_s = [s for s in seen_s if s > 0 and math.isfinite(s)]
+    if seen_s:
+        low, high = min(seen_s), max(seen_s)
+        log = high / low > 8
+        if not log:
+            low = 0.0 if which == "y" or low < 0.5 * high else low
+            high = high if high > low else 1.1 * high
+        _set_limits(axes, which, low, high, log=log)
+        if log:
+            _set_log_ticks(axes, which, low, high)
+        else:
+            _axis(axes, which).set_major_locator(MaxNLocator(4))
+            if low == 0.0:
+                axes.set_xlim(left=0) if which == "x" else axes.set_ylim(bottom=0)
+    else:
+        _axis(axes, which).set_ticks([])
+    _axis(axes, which).set_major_formatter(EngFormatter(unit="s"))
+
+
+def _set_ratio_axis(axes: Axes, which: str, seen: list[float]) -> None:
+    seen = [r for r in seen if r > 0 and math.isfinite(r)]
+    low, high = min(seen), max(seen)
+    log = high / low > 3
+    # Identical code must look identical: never zoom in so far that 1 % fills the axis.
+    low, high = min(low, 0.95), max(high, 1.05)
+    _set_limits(axes, which, low, high, log=log)
+    if log:
+        _set_log_ticks(axes, which, low, high)
+    else:
+        _axis(axes, which).set_major_locator(MaxNLocator(5))
+    _axis(axes, which).set_major_formatter(FuncFormatter(lambda r, _: f"{r:g}x"))
