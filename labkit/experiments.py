@@ -14,6 +14,7 @@ from labkit.variants import Variant, as_variants
 from labkit.worker import Run
 
 if TYPE_CHECKING:
+    from labkit.claims import Claim
     from labkit.panel import Panel
     from labkit.results import Comparison
 
@@ -57,6 +58,8 @@ class Experiment:
         function: the function that was decorated.
         parameters: what each parameter may be.
         name: the function's name, with spaces.
+        known_names: the variants that the last call returned, the baseline first; empty
+            before the first.
     """
 
     def __init__(self, function: Callable[..., Variants], parameters: Mapping[str, Any]) -> None:
@@ -66,6 +69,7 @@ class Experiment:
         self.parameters = parse_all(function, parameters)
         self.name = getattr(function, "__name__", "experiment").replace("_", " ")
         self.__doc__ = function.__doc__
+        self.known_names: tuple[str, ...] = ()
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -97,6 +101,7 @@ class Experiment:
                 f"{self.name} returned {len(variants)} variants: {list(variants)}; a comparison "
                 "needs at least two"
             )
+        self.known_names = tuple(variants)
         return variants
 
     def prepare(
@@ -174,6 +179,26 @@ class Experiment:
         Raises:
             TypeError, ValueError: bad input, before anything is measured.
         """
+        swept, grid, fixed = self.plan_sweep(**given)
+        points = []
+        for result in _measure_points(self, grid, fixed, client):
+            points.append(result)
+            if on_point is not None:
+                on_point(result)
+        return Sweep(swept, tuple(points), title=self.name)
+
+    def plan_sweep(
+        self, **given: Any
+    ) -> tuple[tuple[str, ...], list[dict[str, Any]], dict[str, Any]]:
+        """Read what `sweep` is given, without measuring.
+
+        Returns:
+            The names that are swept over, the points of the grid (the swept values of each),
+            and everything else that was given.
+
+        Raises:
+            TypeError, ValueError: as `sweep`.
+        """
         swept = {
             name: list(values)
             for name, values in given.items()
@@ -196,22 +221,58 @@ class Experiment:
         chosen = {name: value for name, value in fixed.items() if name in self.parameters}
         for point in grid:
             self.check(**chosen, **point)
-        points = []
-        for result in _measure_points(self, grid, fixed, client):
-            points.append(result)
-            if on_point is not None:
-                on_point(result)
-        return Sweep(tuple(swept), tuple(points), title=self.name)
+        return tuple(swept), grid, fixed
 
-    def panel(self, **settings: Any) -> Panel:
+    def claim(
+        self,
+        name: str,
+        *,
+        faster_than: str | None = None,
+        slower_than: str | None = None,
+        same_as: str | None = None,
+        less_memory_than: str | None = None,
+        by: float | None = None,
+        within: float | None = None,
+        needs: str | tuple[str, ...] | None = None,
+        **given: Any,
+    ) -> Claim:
+        """Measure once, as `run` does, and say whether a sentence about the result holds.
+
+        Args:
+            name: the variant that the sentence is about.
+            faster_than: as in `labkit.Comparison.claim`, and so are the next six.
+            slower_than: the other variant.
+            same_as: the other variant.
+            less_memory_than: the other variant; peak memory is measured for it.
+            by: how many times at least.
+            within: a share.
+            needs: what the machine must have.
+            **given: as in `run`.
+        """
+        if less_memory_than is not None:
+            given.setdefault("memory", True)
+        return self.run(**given).claim(
+            name,
+            faster_than=faster_than,
+            slower_than=slower_than,
+            same_as=same_as,
+            less_memory_than=less_memory_than,
+            by=by,
+            within=within,
+            needs=needs,
+        )
+
+    def panel(self, **given: Any) -> Panel:
         """The live face of this experiment; it does nothing until somebody presses Run.
 
         Args:
-            **settings: as in `prepare`: ``agree``, ``budget_s``, ``resolution``, ``memory``, ...
+            **given: values that the controls start with, settings of `prepare` (``agree``,
+                ``budget_s``, ``resolution``, ``memory``, ...), and ``predict=False`` for a
+                panel that does not ask for a prediction first.
         """
         from labkit.panel import Panel
 
-        return Panel(self, **settings)
+        return Panel(self, **given)
 
     def __repr__(self) -> str:
         return f"Experiment({self.name}: {', '.join(self.parameters)})"

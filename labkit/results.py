@@ -450,18 +450,23 @@ class Comparison:
             rows.append(row)
         return pd.DataFrame(rows)
 
+    def sample_rows(self) -> list[list[Any]]:
+        """All raw samples, one row each below a row of names: variant, round, time_s."""
+        return [
+            ["variant", "round", "time_s"],
+            *(
+                [trial.name, number, seconds]
+                for trial in self.trials.values()
+                for number, seconds in zip(trial.rounds, trial.times_s, strict=True)
+            ),
+        ]
+
     def samples_frame(self) -> pd.DataFrame:
         """One row a sample: variant, round, time_s (seconds per evaluation)."""
         import pandas as pd
 
-        return pd.DataFrame(
-            [
-                {"variant": t.name, "round": r, "time_s": s}
-                for t in self.trials.values()
-                for r, s in zip(t.rounds, t.times_s, strict=True)
-            ],
-            columns=["variant", "round", "time_s"],
-        )
+        head, *rows = self.sample_rows()
+        return pd.DataFrame(rows, columns=head)
 
     def plot(self) -> Figure:
         """The intervals of the speed-ups and the samples behind them."""

@@ -139,6 +139,15 @@ class Sweep:
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 
+    def sample_rows(self) -> list[list[Any]]:
+        """All raw samples: the swept parameters, then as `Comparison.sample_rows`."""
+        rows: list[list[Any]] = [[*self.swept, "variant", "round", "time_s"]]
+        for point in self.points:
+            values = [point.parameters[name] for name in self.swept]
+            if point.comparison is not None:
+                rows += [[*values, *row] for row in point.comparison.sample_rows()[1:]]
+        return rows
+
     def plot(self) -> Figure:
         """Time and speed-up against the first swept parameter."""
         from labkit import plots

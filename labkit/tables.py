@@ -121,8 +121,13 @@ def sweep_as_text(sweep: Sweep) -> str:
     return "\n".join([_text_table(*_sweep_rows(sweep)), *sweep.sentences])
 
 
+def sweep_table_html(sweep: Sweep) -> str:
+    """The table of all points alone, as HTML."""
+    return _html_table(*_sweep_rows(sweep), sweep.title)
+
+
 def sweep_as_html(sweep: Sweep) -> str:
     """The table of all points and what it says in words, as HTML."""
     verdicts = "".join(f"<p><strong>{escape(s)}</strong></p>" for s in sweep.sentences)
-    inside = _html_table(*_sweep_rows(sweep), sweep.title) + verdicts
+    inside = sweep_table_html(sweep) + verdicts
     return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'
