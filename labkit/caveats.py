@@ -49,13 +49,23 @@ def noise(spread: float) -> Caveat:
     )
 
 
+def seconds_to_type(seconds: float) -> str:
+    """As somebody would type it: two digits, no exponent.
+
+    >>> seconds_to_type(0.314), seconds_to_type(7.77), seconds_to_type(153_421.2)
+    ('0.31', '7.8', '153421')
+    """
+    return f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
+
+
 def resolution_out_of_reach(asked: float, reachable: float, needed_s: float) -> Caveat:
     """The preflight says that the resolution cannot be reached."""
     return Caveat(
         "resolution",
         f"resolution={asked:g} is finer than this machine can give at this moment in this budget "
         f"(about {reachable:.2g})",
-        f"ask for resolution={reachable:.2g}, or budget_s={needed_s:.2g}, or a quieter moment",
+        f"ask for resolution={reachable:.2g}, or budget_s={seconds_to_type(needed_s)}, or a "
+        "quieter moment",
     )
 
 
@@ -75,7 +85,7 @@ def too_few_rounds(variant: str, rounds: int, needed: int, needed_s: float) -> C
     return Caveat(
         "too few rounds",
         f"{rounds} rounds; an interval needs at least {needed}",
-        f"give budget_s={needed_s:.2g} or more, or a smaller piece of work",
+        f"give budget_s={seconds_to_type(needed_s)} or more, or a smaller piece of work",
         variant,
     )
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from labkit.parameters import Parameter
 
 # Wide enough for a slider with its readout; two stand side by side at 700 pixels.
-_WIDTH = "310px"
+_WIDTH = "290px"
 
 
 def allowed(parameter: Parameter) -> str:
@@ -42,7 +42,7 @@ def make_control(
         "description": name,
         "tooltip": f"{name}: {allowed(parameter)}",
         "style": {"description_width": "initial"},
-        "layout": widgets.Layout(width=_WIDTH),
+        "layout": widgets.Layout(width=_WIDTH, margin="2px 16px 2px 0"),
     }
     control: Any
     match parameter.kind:

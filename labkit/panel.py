@@ -14,6 +14,7 @@ import time
 import weakref
 from functools import partial
 from html import escape
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
@@ -50,13 +51,14 @@ _STYLE = """<style>
 .labkit-panel p { margin: 2px 0; }
 .labkit-panel table { border-collapse: collapse; }
 .labkit-panel caption { text-align: left; font-style: italic; }
-.labkit-panel th, .labkit-panel td { padding: 2px 12px 2px 0; text-align: left;
+.labkit-panel th, .labkit-panel td { padding: 2px 12px 2px 0; text-align: left; white-space: nowrap;
   border-bottom: 1px solid var(--jp-border-color2, #ccc); }
-.labkit-panel a { color: var(--jp-content-link-color, #06c); margin-right: 1em; }
+.labkit-panel a, .labkit-panel a:visited { color: var(--jp-content-link-color, #06c);
+  margin-right: 1em; }
 .labkit-panel .labkit-error { border-left: 4px solid var(--jp-error-color1, #a00);
   padding-left: 8px; }
 .labkit-panel .labkit-verdict { font-weight: 600; }
-.labkit-panel img { max-width: 100%; height: auto; align-self: flex-start; }
+.labkit-panel img { max-width: 100%; height: auto; flex: 0 1 auto; }
 </style>"""
 _ROW = {"display": "flex", "flex_flow": "row wrap", "align_items": "center"}
 
@@ -303,9 +305,10 @@ class Panel:
         )
         self._stage = widgets.HTML()
         self._message = widgets.HTML()
-        self._picture = widgets.Image(
-            format="png", layout=widgets.Layout(max_width="100%", display="none")
-        )
+        # The intervals, the times, the memory; a sweep takes the first.
+        self._pictures = [
+            widgets.Image(format="png", layout=widgets.Layout(display="none")) for _ in range(3)
+        ]
         self._verdict, self._table, self._notes = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._downloads = widgets.HTML()
         sweep_controls = [self._sweep_button, self._sweep_over] if swept else []
@@ -321,7 +324,7 @@ class Panel:
                 ),
                 widgets.HBox([self._progress, self._stage], layout=widgets.Layout(**_ROW)),
                 self._message,
-                self._picture,
+                widgets.HBox(self._pictures, layout=widgets.Layout(**_ROW)),
                 self._verdict,
                 self._table,
                 self._notes,
@@ -382,6 +385,8 @@ class Panel:
         }.get(comparison.ended, comparison.ended)
         if session.changed_since:
             words += "; the controls have moved since: this is the result for the values below"
+        if session.sweep_result is not None:
+            return f"{words} ({len(session.sweep_result)} points)"
         return f"{words} ({comparison.rounds} rounds in {comparison.duration_s:.1f} s)"
 
     def _show_result(self) -> None:
@@ -408,20 +413,22 @@ class Panel:
         self._downloads.value = "" if session.running else _downloads(sweep or comparison)
 
     def _paint(self) -> None:
-        png = self._png()
-        if png:
-            self._picture.value = png
-            self._picture.layout.display = ""
+        pngs = self._pngs()
+        for picture, png in zip_longest(self._pictures, pngs):
+            if png is not None:
+                picture.value = png
+            # Only what has changed is sent.
+            picture.layout.display = "none" if png is None else None
 
-    def _png(self) -> bytes:
+    def _pngs(self) -> list[bytes]:
         from labkit import plots
 
         session = self._session
         if session.sweep_result is not None:
-            return plots.to_png(plots.sweep_figure(session.sweep_result))
+            return [plots.to_png(plots.sweep_figure(session.sweep_result))]
         if session.comparison is not None:
-            return plots.to_png(plots.live_figure(session.comparison))
-        return b""
+            return [plots.to_png(figure) for figure in plots.live_figures(session.comparison)]
+        return []
 
     # Where widgets do not run.
 
@@ -445,9 +452,12 @@ class Panel:
         result = session.sweep_result or session.comparison
         if result is None:
             return text
-        picture = base64.b64encode(self._png()).decode()
-        image = f'<img alt="{escape(repr(result))}" src="data:image/png;base64,{picture}">'
-        return f"{text}{result._repr_html_()}<div class='labkit-result'>{image}</div>"
+        images = "".join(
+            f'<img alt="{escape(repr(result))}" src="data:image/png;base64,'
+            f'{base64.b64encode(png).decode()}">'
+            for png in self._pngs()
+        )
+        return f"{text}{images}{result._repr_html_()}"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         bundle = dict(self.widget._repr_mimebundle_() or {})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.ticker import (
     EngFormatter,
+    FixedLocator,
     FuncFormatter,
-    LogLocator,
     MaxNLocator,
     MultipleLocator,
 )
@@ -122,31 +122,38 @@ def comparison_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def live_figure(comparison: Comparison) -> Figure:
-    """A run under way: the intervals as they narrow, and the times so far.
+def live_figures(comparison: Comparison) -> list[Figure]:
+    """A run under way: the intervals as they narrow, the times so far, and the memory if measured.
 
-    Painted several times a second beside the measurement, so its margins are fixed: letting
+    Separate figures, so that a page lets them stand side by side or one below the other.
+    Painted several times a second beside the measurement, so their margins are fixed: letting
     matplotlib find them takes longer than all the rest.
     """
-    with_memory = bool(comparison.memory)
-    width, height = (12.0 if with_memory else 8.6), max(3.2, 1.4 + 0.5 * len(comparison))
-    figure = new_figure(width, height)
-    figure.set_layout_engine("none")
-    bottom, top = 0.55 / height, 1 - 0.6 / height
-    lefts, widths = (0.85, 5.85, 9.15), (3.25, 2.6, 2.6)
-    boxes = [
-        (left / width, bottom, wide / width, top - bottom)
-        for left, wide in zip(lefts, widths, strict=True)
-    ]
-    _draw_narrowing(figure.add_axes(boxes[0]), comparison)
-    times = figure.add_axes(boxes[1])
+    height = max(3.2, 1.4 + 0.5 * len(comparison))
+    # Together they fit a page of 1200 pixels with its margins.
+    intervals = _fixed_axes(3.8, height, left=0.85)
+    _draw_narrowing(intervals, comparison)
+    lines = [line for label in _row_labels(comparison) for line in label.split("\n")]
+    left = min(1.6, max(0.8, 0.2 + 0.083 * max(len(line) for line in lines)))
+    times = _fixed_axes(3.2, height, left=left)
     _draw_times(times, comparison)
     _name_rows(times, comparison)
-    if with_memory:
-        memory = figure.add_axes(boxes[2], sharey=times)
-        memory.tick_params(labelleft=False)
-        _draw_memory(memory, comparison)
-    return figure
+    drawn = [intervals, times]
+    if comparison.memory:
+        memory = _fixed_axes(2.7, height, left=left)
+        _draw_memory(memory, comparison, ticks=1)
+        _name_rows(memory, comparison, times=False)
+        memory.set_xlabel("peak memory")
+        drawn.append(memory)
+    return [cast("Figure", axes.figure) for axes in drawn]
+
+
+def _fixed_axes(width: float, height: float, *, left: float) -> Axes:
+    figure = new_figure(width, height)
+    figure.set_layout_engine("none")
+    bottom, right, top = 0.55, 0.2, 0.6
+    box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
+    return figure.add_axes(box)
 
 
 def sweep_figure(sweep: Sweep) -> Figure:
@@ -176,9 +183,9 @@ def sweep_figure(sweep: Sweep) -> Figure:
     _set_ratio_axis(axes[1], "y", [1.0, *seen])
     if with_memory:
         axes[2].set_ylabel("peak memory")
-        largest = max(m.peak_bytes for c in measured for m in c.memory.values())
-        _set_bytes_axis(axes[2].yaxis, largest)
-        axes[2].set_ylim(0, max(1, largest) * 1.1)
+        largest = max(2**20, *(m.peak_bytes for c in measured for m in c.memory.values()))
+        _set_bytes_axis(axes[2].yaxis, largest, 2)
+        axes[2].set_ylim(0, largest * 1.1)
     if measured:
         count = len(axes[0].get_legend_handles_labels()[1])
         figure.legend(
@@ -211,11 +218,17 @@ def _thinned(values: Sequence[float]) -> Sequence[float]:
     return values[::step]
 
 
-def _name_rows(axes: Axes, comparison: Comparison) -> None:
+def _row_labels(comparison: Comparison, *, times: bool = True) -> list[str]:
     labels = []
     for name, trial in comparison.trials.items():
         label = "\n".join(textwrap.wrap(name, 18, max_lines=2, placeholder="…"))
-        labels.append(f"{label}\n{format_time(trial.median_s)}" if trial.times_s else label)
+        with_time = times and trial.times_s
+        labels.append(f"{label}\n{format_time(trial.median_s)}" if with_time else label)
+    return labels
+
+
+def _name_rows(axes: Axes, comparison: Comparison, *, times: bool = True) -> None:
+    labels = _row_labels(comparison, times=times)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
 
@@ -236,7 +249,7 @@ def _draw_times(axes: Axes, comparison: Comparison) -> None:
             axes.text(
                 0.5,
                 row,
-                "\n".join(textwrap.wrap(str(failure), 40, max_lines=2, placeholder="…")),
+                "\n".join(textwrap.wrap(str(failure), 22, max_lines=2, placeholder="…")),
                 transform=axes.get_yaxis_transform(),
                 color=_FAILED,
                 fontsize="small",
@@ -244,7 +257,7 @@ def _draw_times(axes: Axes, comparison: Comparison) -> None:
                 va="center",
             )
     _set_time_axis(axes, "x", seen)
-    axes.set_xlabel("time per evaluation (dots: samples)")
+    axes.set_xlabel("time (dots: samples)")
     axes.grid(visible=True, axis="x", color="#dddddd", linewidth=0.6)
 
 
@@ -289,8 +302,9 @@ def _draw_speedups(axes: Axes, comparison: Comparison) -> None:
     axes.set_xlabel("speed-up (grey: too small to matter)")
 
 
-def _draw_memory(axes: Axes, comparison: Comparison) -> None:
-    largest = max((m.peak_bytes for m in comparison.memory.values()), default=0)
+def _draw_memory(axes: Axes, comparison: Comparison, *, ticks: int = 2) -> None:
+    # A few pages must not look like a difference.
+    largest = max(2**20, *(m.peak_bytes for m in comparison.memory.values()))
     for row, name in enumerate(comparison.names):
         colour, *_ = style(row)
         if name not in comparison.memory:
@@ -309,8 +323,8 @@ def _draw_memory(axes: Axes, comparison: Comparison) -> None:
             color="white" if inside else "black",
             fontweight="bold" if inside else "normal",
         )
-    axes.set_xlim(0, max(1, largest) * 1.05)
-    _set_bytes_axis(axes.xaxis, largest)
+    axes.set_xlim(0, largest * 1.05)
+    _set_bytes_axis(axes.xaxis, largest, ticks)
     axes.set_xlabel("peak memory above the start")
 
 
@@ -401,7 +415,7 @@ def _set_parameter_axis(axes: Axes, name: str, values: list[Any]) -> dict[Any, f
         axes.set_xticks(range(len(values)), [_short(str(v), 14) for v in values])
         axes.set_xlim(-0.4, len(values) - 0.6)
         return {v: float(i) for i, v in enumerate(values)}
-    low, high = min(numbers), max(numbers)
+    low, high = min(numbers, default=0.0), max(numbers, default=0.0)
     if low > 0 and high / low >= 8:
         axes.set_xscale("log")
         axes.minorticks_off()
@@ -410,9 +424,9 @@ def _set_parameter_axis(axes: Axes, name: str, values: list[Any]) -> dict[Any, f
     return dict(zip(values, numbers, strict=True))
 
 
-def _set_bytes_axis(axis: Axis, largest: int) -> None:
+def _set_bytes_axis(axis: Axis, largest: int, ticks: int) -> None:
     # Steps of a power of two: 256 KiB, 512 KiB, not 195 KiB, 391 KiB.
-    axis.set_major_locator(MultipleLocator(2 ** math.floor(math.log2(max(4, largest) / 2))))
+    axis.set_major_locator(MultipleLocator(2 ** math.floor(math.log2(largest / ticks))))
     axis.set_major_formatter(FuncFormatter(lambda n, _: format_bytes(n)))
 
 
@@ -437,10 +451,16 @@ def _set_limits(axes: Axes, which: str, low: float, high: float, *, log: bool) -
     axes.minorticks_off()
 
 
-def _set_log_ticks(axes: Axes, which: str, low: float, high: float) -> None:
-    # 1, 2 and 5 of each decade on a short axis, powers of ten on a long one.
-    subs = (1.0, 2.0, 5.0) if high / low < 50 else (1.0,)
-    _axis(axes, which).set_major_locator(LogLocator(subs=subs, numticks=7))
+def _set_log_ticks(axes: Axes, which: str, low: float, high: float, most: int) -> None:
+    """Powers of ten, or 1, 2 and 5 of each where there are few of them; never too many."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    ticks: list[float] = []
+    for subs in ((1,), (1, 2, 5)):
+        ticks = [sub * 10.0**e for e in range(first, last + 1) for sub in subs]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 3 or (len(ticks) == 2 and most <= 3):
+            break
+    _axis(axes, which).set_major_locator(FixedLocator(ticks[:: math.ceil(len(ticks) / most)]))
 
 
 def _set_time_axis(axes: Axes, which: str, seen_s: list[float]) -> None:
@@ -453,9 +473,9 @@ def _set_time_axis(axes: Axes, which: str, seen_s: list[float]) -> None:
             high = high if high > low else 1.1 * high
         _set_limits(axes, which, low, high, log=log)
         if log:
-            _set_log_ticks(axes, which, low, high)
+            _set_log_ticks(axes, which, low, high, 3 if which == "x" else 6)
         else:
-            _axis(axes, which).set_major_locator(MaxNLocator(4))
+            _axis(axes, which).set_major_locator(MaxNLocator(2 if which == "x" else 4))
             if low == 0.0:
                 axes.set_xlim(left=0) if which == "x" else axes.set_ylim(bottom=0)
     else:
@@ -471,7 +491,7 @@ def _set_ratio_axis(axes: Axes, which: str, seen: list[float]) -> None:
     low, high = min(low, 0.95), max(high, 1.05)
     _set_limits(axes, which, low, high, log=log)
     if log:
-        _set_log_ticks(axes, which, low, high)
+        _set_log_ticks(axes, which, low, high, 5)
     else:
         _axis(axes, which).set_major_locator(MaxNLocator(5))
     _axis(axes, which).set_major_formatter(FuncFormatter(lambda r, _: f"{r:g}x"))

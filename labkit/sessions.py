@@ -368,4 +368,5 @@ def sweep_values(parameter: Parameter) -> list[Any]:
     else:
         numbers = [low + i * (high - low) / (n - 1) for i in range(n)]
     steps = sorted({min(count - 1, round((v - low) / step)) for v in numbers})
-    return [int(low + i * step) if whole else low + i * step for i in steps]
+    # Twelve digits: 0.1 + 2 * 0.1 is 0.3 for a person.
+    return [int(low + i * step) if whole else float(f"{low + i * step:.12g}") for i in steps]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from labkit.caveats import seconds_to_type
 from labkit.child import STAGES, STATE, Disagreement, Job
 from labkit.errors import AgreementError, LabkitError, ResolutionError, UnpicklableError
 from labkit.launch import Worker, start_worker
@@ -98,7 +99,8 @@ def resolution_refused(settings: Settings, floor: NoiseFloor) -> ResolutionError
     needed_s = settings.budget_s * (reachable / asked) ** 2
     return ResolutionError(
         f"resolution={asked:g} is out of reach: at this moment {floor}. Ask for "
-        f"resolution={reachable:.2g}, or give budget_s={needed_s:.2g}, or try on a quieter machine"
+        f"resolution={reachable:.2g}, or give budget_s={seconds_to_type(needed_s)}, or try on a "
+        "quieter machine"
     )
 
 

@@ -5,6 +5,8 @@ import pytest
 from labkit.machines import Machine, machine
 from labkit.results import Comparison, PeakMemory, Trial
 
+MIB = 2**20
+
 
 def result(*, machine=None, memory=None, **times):
     trials = {
@@ -47,10 +49,19 @@ def test_a_claim_holds_fails_or_stays_open(terms, state, capsys):
 
 
 def test_memory_claims_use_the_measured_peaks():
-    comparison = result(slow=2.0, fast=1.0, memory={"slow": peak(300), "fast": peak(100)})
+    comparison = result(
+        slow=2.0, fast=1.0, memory={"slow": peak(300 * MIB), "fast": peak(100 * MIB)}
+    )
     assert comparison.claim("fast", less_memory_than="slow", by=2)
     assert not comparison.claim("fast", less_memory_than="slow", by=4)
-    assert not comparison.claim("slow", less_memory_than="fast")
+    assert comparison.claim("slow", less_memory_than="fast").state == "REFUTED"
+
+
+def test_a_few_pages_are_no_difference_in_memory():
+    few = result(slow=2.0, fast=1.0, memory={"slow": peak(12_000), "fast": peak(4_000)})
+    assert few.claim("fast", less_memory_than="slow", by=2).state == "INCONCLUSIVE"
+    near = result(slow=2.0, fast=1.0, memory={"slow": peak(300 * MIB), "fast": peak(299 * MIB)})
+    assert near.claim("fast", less_memory_than="slow").state == "INCONCLUSIVE"
 
 
 def test_without_rounds_nothing_is_confirmed_or_refuted():

@@ -57,11 +57,14 @@ def sweep(*, memory=False, error=False):
 FIGURES = {
     "plain": lambda: plots.comparison_figure(PLAIN),
     "full": lambda: plots.comparison_figure(FULL),
-    "live": lambda: plots.live_figure(PLAIN),
-    "live with all": lambda: plots.live_figure(FULL),
-    "nothing yet": lambda: plots.live_figure(comparison({"a": None, "b": None})),
+    "live intervals": lambda: plots.live_figures(FULL)[0],
+    "live times": lambda: plots.live_figures(FULL)[1],
+    "live memory": lambda: plots.live_figures(FULL)[2],
+    "no rounds yet": lambda: plots.live_figures(comparison({"a": None, "b": None}))[0],
+    "no times yet": lambda: plots.live_figures(comparison({"a": None, "b": None}))[1],
     "sweep": lambda: plots.sweep_figure(sweep()),
     "sweep with all": lambda: plots.sweep_figure(sweep(memory=True, error=True)),
+    "sweep without points": lambda: plots.sweep_figure(Sweep(("size",), ())),
     "empty sweep": lambda: plots.sweep_figure(
         Sweep(("size",), (SweepPoint({"size": 1}, None, "ValueError"),))
     ),
@@ -136,12 +139,14 @@ def test_a_failed_variant_keeps_its_row_and_says_why():
     figure = plots.comparison_figure(FULL)
     times = figure.axes[0]
     assert [t.get_text().split("\n")[0] for t in times.get_yticklabels()][-1] == "breaks"
-    assert "raised during warm-up" in " ".join(t.get_text() for t in times.texts)
+    assert "raised during warm-up" in " ".join(t.get_text() for t in times.texts).replace("\n", " ")
 
 
 def test_memory_is_drawn_beside_time_only_where_it_was_measured():
     assert len(plots.comparison_figure(PLAIN).axes) == 2
     assert len(plots.comparison_figure(FULL).axes) == 3
+    assert len(plots.live_figures(PLAIN)) == 2
+    assert len(plots.live_figures(FULL)) == 3
 
 
 def test_the_axis_of_a_sweep_is_logarithmic_where_that_fits():

@@ -359,6 +359,8 @@ class LabPage:
         self.command("apputils:change-theme", theme=names[theme])
         light = str(theme == "light").lower()
         self.page.locator(f'body[data-jp-theme-light="{light}"]').wait_for(state="attached")
+        # A curtain hides the page while the colours are loaded.
+        self.page.locator("#jupyterlab-splash").wait_for(state="detached")
 
     def set_width(self, width, height=900):
         """Change the size of the window, in CSS pixels."""
