@@ -26,14 +26,16 @@ def loops(steps, repeat, backwards):
             pass
     return {"short": short, "long": long}"""
 PANEL = "panel = loops.panel(budget_s=2, memory=True)\npanel"
-# Never answered: only Stop ends it early.
+# Work of so different lengths that the budget gives no answer: only Stop ends it early.
 LONG_PANEL = """\
+import random
+import time
 @lab.experiment(share=[0.5])
 def endless(share):
     def work():
-        sum(range(1000))
+        time.sleep(random.uniform(0.001, 0.01))
     return {"one": work, "other": work}
-long_panel = endless.panel(budget_s=60, resolution=0.001, predict=False)
+long_panel = endless.panel(budget_s=60, predict=False)
 long_panel"""
 
 

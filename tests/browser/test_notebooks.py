@@ -1,0 +1,87 @@
+"""Every notebook as a reader uses it: run all cells, then press every button of every panel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+sync_api = pytest.importorskip(
+    "playwright.sync_api",
+    reason="Playwright is missing: pip install -c constraints.txt -e '.[test]'",
+)
+expect = sync_api.expect
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+RUN_S = 60
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_panel_of_the_notebook_works(lab, notebook):
+    lab.open(f"notebooks/{notebook.name}")
+    lab.run_all_cells()
+    assert lab.errors() == []
+    panels = lab.page.locator(".labkit-panel")
+    assert panels.count() >= 1
+    lab.set_width(1200, 1800)
+    for number in range(panels.count()):
+        use(lab, panels.nth(number), f"panel-{number}")
+    assert lab.errors() == []
+    lab.set_theme("dark")
+    lab.set_width(700, 2400)
+    for number in range(panels.count()):
+        lab.screenshot(f"panel-{number}-700-dark", panels.nth(number))
+
+
+def use(lab, panel, name):
+    prediction = panel.get_by_label("prediction")
+    if prediction.count():
+        lab.button("Run", panel).click()
+        expect(panel.get_by_role("alert")).to_contain_text("predict first")
+        prediction.fill("2")
+    run(lab, panel)
+    if prediction.count():
+        expect(panel.get_by_text("You said 2.00x")).to_be_visible()
+    lab.screenshot(f"{name}-first", panel)
+    first = picture(panel)
+
+    if panel.get_by_role("button", name="Sweep").count():
+        lab.button("Sweep", panel).click()
+        lab.button("Stop", panel).click()
+        expect(panel.get_by_text("stopped; what was measured is kept")).to_be_visible()
+
+    move_a_control(panel)
+    run(lab, panel)
+    assert picture(panel) != first
+    lab.screenshot(f"{name}-second", panel)
+
+
+def run(lab, panel):
+    """Press Run, see it work, and wait for its end."""
+    button = lab.button("Run", panel)
+    button.click()
+    expect(panel.get_by_text("rounds in")).to_be_visible(timeout=RUN_S * 1000)
+    expect(button).to_be_enabled()
+    expect(panel.get_by_role("alert")).to_have_count(0)
+    expect(panel.get_by_role("table")).to_be_visible()
+    expect(panel.get_by_text("Download everything (JSON)")).to_be_visible()
+
+
+def picture(panel):
+    return panel.locator("img").first.get_attribute("src")
+
+
+def move_a_control(panel):
+    """Choose something else with the first control that there is."""
+    if panel.get_by_role("slider").count():
+        panel.get_by_role("slider").first.press("ArrowRight")
+        return
+    # Not the one of the sweep, which stands below the parameters.
+    choice = panel.locator("select").first
+    options = choice.locator("option").all_inner_texts()
+    chosen = choice.evaluate("select => select.selectedIndex")
+    choice.select_option(options[(chosen + 1) % len(options)])
