@@ -16,10 +16,6 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.i
 RUN_S = 60
 
 
-def test_there_are_notebooks():
-    assert NOTEBOOKS
-
-
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_panel_of_the_notebook_works(lab, notebook):
     lab.open(f"notebooks/{notebook.name}")
