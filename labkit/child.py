@@ -124,7 +124,9 @@ def _run(job: Job, steps: _Steps) -> Any:
         message, details = describe(error)
         steps(None, "")
         for name in job.names:
-            yield Failure(name, "load", "raised", f"cannot be unpacked: {message}", details)
+            hint = "make what it uses inside setup= (labkit.Variant(call, setup=...))"
+            text = f"cannot be unpacked in the worker: {message}; {hint}"
+            yield Failure(name, "load", "raised", text, details)
         yield Finished("failed", 0.0)
         return
     steps(None, "")

@@ -107,6 +107,8 @@ def check_claim(
     subject = f"{name} vs {other}"
     ratio = comparison.ratio(name, other)
     seen = f"{format_ratio(ratio.speedup)} {ratio.interval_text}"
+    if ratio.failure and not ratio.rounds:
+        seen = f"no result ({ratio.failure})"
     at_least = f"at least {factor:g}x " if by is not None else ""
 
     if word == "faster_than":

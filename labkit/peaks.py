@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import torch
+    from matplotlib.figure import Figure
+
+    from labkit.results import Comparison
 
 MIB = 2**20
 # Both buffers of a copy together. The last is what the bandwidth of memory is taken from: beyond
@@ -57,7 +60,7 @@ class GemmRate:
     threads: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Peaks:
     """The fastest that was seen, by working set and by matrix size, on ``device``.
 
@@ -144,6 +147,21 @@ class Peaks:
 
     def __str__(self) -> str:
         return self.line()
+
+    def __repr__(self) -> str:
+        # The same from run to run, so that a notebook's output stays comparable.
+        return f"Peaks({self.device})"
+
+    def _repr_html_(self) -> str:
+        from labkit import tables
+
+        return tables.peaks_as_html(self)
+
+    def plot(self, *comparisons: Comparison) -> Figure:
+        """The roofline, with the variants that state their ``flops`` and ``bytes_moved``."""
+        from labkit import rooflines
+
+        return rooflines.roofline_figure(self, *comparisons)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

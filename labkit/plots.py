@@ -57,9 +57,16 @@ def style(number: int) -> tuple[str, str, str]:
     )
 
 
+class Picture(Figure):
+    """A figure that a notebook shows by itself, also where pyplot was never imported."""
+
+    def _repr_png_(self) -> bytes:
+        return to_png(self)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of this size in inches, on its own canvas."""
-    figure = Figure(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
+    figure = Picture(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -110,7 +110,6 @@ class Recorder:
         }
         self._times: dict[str, list[float]] = {name: [] for name in variants}
         self._rounds: dict[str, list[int]] = {name: [] for name in variants}
-        self._garbage: dict[str, float] = {}
         self._began = time.monotonic()
         self._ended_after_s: float | None = None
         self._began_utc = datetime.now(UTC).isoformat(timespec="seconds")
@@ -140,7 +139,7 @@ class Recorder:
             case NoiseFloor():
                 self.noise_floor = event
             case Garbage(variant, per_evaluation_s):
-                self._garbage[variant] = per_evaluation_s
+                self._trials[variant] = replace(self._trials[variant], collector_s=per_evaluation_s)
             case Failure():
                 self.failures[event.variant] = event
             case (str() as name, PeakMemory() as peak):
@@ -220,10 +219,10 @@ class Recorder:
 
     def _time_caveats(self, found: Comparison) -> list[caveats.Caveat]:
         result = []
-        for name, per_evaluation_s in self._garbage.items():
-            share = per_evaluation_s / found.trials[name].median_s
+        for name, trial in found.trials.items():
+            share = trial.collector_s / trial.median_s
             if share > 0.01:
-                result.append(caveats.garbage(name, per_evaluation_s, share))
+                result.append(caveats.garbage(name, trial.collector_s, share))
         times = found.trials[found.baseline].times_s
         if len(times) >= 40:
             half = len(times) // 2

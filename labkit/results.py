@@ -99,6 +99,8 @@ class Trial:
         threads: how many threads numerical libraries were given; None if left alone.
         overhead_s: the measuring loop's own share of one evaluation, in seconds, included in
             the times (one turn of an empty loop).
+        collector_s: what Python's garbage collector takes, per evaluation, for cycles that the
+            evaluation leaves behind; not in the times.
         cache: the state of the caches before an evaluation: "warm" (the one before it ran the
             same code on the same data).
         flops, bytes_moved: per evaluation, as the variant states them.
@@ -117,6 +119,7 @@ class Trial:
     clock: str = "time.perf_counter"
     threads: int | None = None
     overhead_s: float = 0.0
+    collector_s: float = 0.0
     cache: str = "warm"
     flops: float | None = None
     bytes_moved: float | None = None
@@ -166,6 +169,7 @@ class Trial:
             "clock": self.clock,
             "threads": self.threads,
             "overhead_s": self.overhead_s,
+            "collector_s": self.collector_s,
             "cache": self.cache,
             "flops": self.flops,
             "bytes_moved": self.bytes_moved,

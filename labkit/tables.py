@@ -5,12 +5,13 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from labkit.units import format_bytes, format_ratio, format_time
+from labkit.units import format_bytes, format_rate, format_ratio, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from labkit.caveats import Caveat
+    from labkit.peaks import Peaks
     from labkit.results import Comparison
     from labkit.sweeps import Sweep
 
@@ -130,4 +131,18 @@ def sweep_as_html(sweep: Sweep) -> str:
     """The table of all points and what it says in words, as HTML."""
     verdicts = "".join(f"<p><strong>{escape(s)}</strong></p>" for s in sweep.sentences)
     inside = sweep_table_html(sweep) + verdicts
+    return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'
+
+
+def peaks_as_html(peaks: Peaks) -> str:
+    """The rates by working set and matrix size, as HTML."""
+    copies = [
+        [format_bytes(c.working_set_bytes), format_rate(c.bytes_per_s, "B/s")] for c in peaks.copies
+    ]
+    gemms = [[str(g.size), format_rate(g.flops_per_s, "FLOP/s")] for g in peaks.gemms]
+    inside = (
+        _html_table(["copy: both buffers", "bytes read and written"], copies, "Memory and caches")
+        + _html_table(["product: rows", "rate"], gemms, f"Arithmetic ({peaks.dtype})")
+        + f"<p><strong>{escape(peaks.line())}</strong></p>"
+    )
     return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import pickle
 import signal
@@ -22,9 +21,10 @@ from filelock import FileLock, Timeout
 
 from labkit.caveats import seconds_to_type
 from labkit.child import STAGES, STATE, Disagreement, Job
-from labkit.errors import AgreementError, LabkitError, ResolutionError, UnpicklableError
+from labkit.errors import AgreementError, LabkitError, ResolutionError
 from labkit.launch import Worker, start_worker
 from labkit.machines import machine
+from labkit.pickling import dump_variants
 from labkit.recorder import Recorder, Settings
 from labkit.results import Comparison, Failure, NoiseFloor
 from labkit.timing import Finished, Plan, Rounds, Stage
@@ -44,47 +44,6 @@ class Status(StrEnum):
     DONE = "done"
     STOPPED = "stopped"
     FAILED = "failed"
-
-
-def dump_variants(variants: Mapping[str, Variant], agree: Callable[..., Any] | None) -> bytes:
-    """Pickle the variants, functions of a notebook cell included.
-
-    Raises:
-        UnpicklableError: names the variant, what it holds, and the way out.
-    """
-    import cloudpickle
-
-    try:
-        # All together, so that data which variants share stays shared in the worker.
-        return bytes(cloudpickle.dumps((dict(variants), agree)))
-    except Exception as error:
-        for name, variant in variants.items():
-            try:
-                cloudpickle.dumps(variant)
-            except Exception as why:
-                culprit = _culprit(variant)
-                raise UnpicklableError(
-                    f"variant {name!r} cannot be sent to the worker: {culprit}{why}. Make that "
-                    "object inside setup= (labkit.Variant(call, setup=...)), or measure in this "
-                    "process with isolate=False"
-                ) from None
-        raise UnpicklableError(f"agree= cannot be sent to the worker: {error}") from None
-
-
-def _culprit(variant: Variant) -> str:
-    """Which name that a variant's functions use cannot be pickled."""
-    import cloudpickle
-
-    for function in (variant.call, variant.setup):
-        if not inspect.isfunction(function):
-            continue
-        used = inspect.getclosurevars(function)
-        for name, value in {**used.nonlocals, **used.globals}.items():
-            try:
-                cloudpickle.dumps(value)
-            except Exception:
-                return f"it uses {name!r}, a {type(value).__name__}: "
-    return ""
 
 
 def queue_lock() -> FileLock:

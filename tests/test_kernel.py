@@ -145,3 +145,17 @@ def test_a_killed_kernel_leaves_no_orphan(kernel):
     worker, server = started(kernel)
     os.kill(kernel.pid(), signal.SIGKILL)
     assert gone(worker, server)
+
+
+def test_a_cached_function_of_a_cell_goes_to_the_worker(kernel):
+    cell = """
+import functools
+
+@functools.cache
+def table():
+    return {n: n * n for n in range(1000)}
+
+c = lab.compare({"a": lambda: table()[10], "b": lambda: table()[10]}, budget_s=5)
+print(c.failures, c.rounds > 0)
+"""
+    assert kernel.run(cell).strip() == "{} True"
