@@ -418,7 +418,15 @@ class Comparison:
     @property
     def sentences(self) -> list[str]:
         """The verdicts in words."""
-        return [str(r) for r in self.ratios.values()]
+        return [f"{ratio}{self._collected(name)}" for name, ratio in self.ratios.items()]
+
+    def _collected(self, name: str) -> str:
+        """What the verdict becomes with the collector's work, where that is not negligible."""
+        base, mine = self.trials[self.baseline], self.trials[name]
+        if not any(t.times_s and t.collector_s > 0.01 * t.median_s for t in (base, mine)):
+            return ""
+        total = (base.median_s + base.collector_s) / (mine.median_s + mine.collector_s)
+        return f"; with the garbage collector's later work for both it is {format_ratio(total)}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a variant; units are in the column names.

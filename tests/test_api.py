@@ -206,3 +206,17 @@ def test_a_newer_file_says_what_to_do():
 def test_an_unknown_name_says_what_there_is():
     with pytest.raises(AttributeError, match=r"it has .*compare"):
         lab.compete  # noqa: B018
+
+
+def test_the_verdict_says_what_the_collector_takes_later():
+    rounds = tuple(range(20))
+    comparison = lab.Comparison(
+        {
+            "nothing": lab.Trial("nothing", (2e-6,) * 20, rounds),
+            "cycles": lab.Trial("cycles", (1e-6,) * 20, rounds, collector_s=3e-6),
+        }
+    )
+    assert comparison.sentences == [
+        "cycles is 2.00x faster than nothing [2.00x, 2.00x]; with the garbage collector's later "
+        "work for both it is 0.500x"
+    ]
