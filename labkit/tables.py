@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from labkit.caveats import Caveat
     from labkit.peaks import Peaks
+    from labkit.profiles import Findings
     from labkit.results import Comparison
     from labkit.sweeps import Sweep
 
@@ -145,4 +146,10 @@ def peaks_as_html(peaks: Peaks) -> str:
         + _html_table(["product: rows", "rate"], gemms, f"Arithmetic ({peaks.dtype})")
         + f"<p><strong>{escape(peaks.line())}</strong></p>"
     )
+    return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'
+
+
+def findings_as_html(findings: Findings) -> str:
+    """What a profiler found, as HTML."""
+    inside = _html_table(findings.head, findings.rows, findings.title)
     return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'

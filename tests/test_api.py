@@ -216,7 +216,6 @@ def test_the_verdict_says_what_the_collector_takes_later():
             "cycles": lab.Trial("cycles", (1e-6,) * 20, rounds, collector_s=3e-6),
         }
     )
-    assert comparison.sentences == [
-        "cycles is 2.00x faster than nothing [2.00x, 2.00x]; with the garbage collector's later "
-        "work for both it is 0.500x"
-    ]
+    (sentence,) = comparison.sentences
+    assert sentence.startswith("cycles is 2.00x faster than nothing [2.00x, 2.00x]; ")
+    assert sentence.endswith("with the garbage collector's later work for both it is 0.500x")
