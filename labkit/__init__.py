@@ -23,11 +23,11 @@ _HOMES = {
     "Experiment": "experiments",
     "Variant": "variants",
     "Comparison": "results",
-    "Failure": "results",
-    "PeakMemory": "results",
+    "Failure": "trials",
+    "PeakMemory": "trials",
     "Ratio": "results",
     "Sweep": "sweeps",
-    "Trial": "results",
+    "Trial": "trials",
     "Verdict": "statistics",
     "Caveat": "caveats",
     "Claim": "claims",
@@ -64,12 +64,12 @@ if TYPE_CHECKING:
     from labkit.peaks import measure_peaks as measure_peaks
     from labkit.records import history as history
     from labkit.results import Comparison as Comparison
-    from labkit.results import Failure as Failure
-    from labkit.results import PeakMemory as PeakMemory
     from labkit.results import Ratio as Ratio
-    from labkit.results import Trial as Trial
     from labkit.statistics import Verdict as Verdict
     from labkit.sweeps import Sweep as Sweep
+    from labkit.trials import Failure as Failure
+    from labkit.trials import PeakMemory as PeakMemory
+    from labkit.trials import Trial as Trial
     from labkit.variants import Variant as Variant
 
 

@@ -16,7 +16,8 @@ from labkit.worker import Run, queue_lock, resolution_refused
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from labkit.results import Comparison, PeakMemory, Trial
+    from labkit.results import Comparison
+    from labkit.trials import PeakMemory, Trial
 
 
 def measure(

@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.results import Failure
 from labkit.timing import Event, Finished, Plan, Stage, measure_rounds
+from labkit.trials import Failure
 from labkit.variants import Variant, describe
 
 if TYPE_CHECKING:

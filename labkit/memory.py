@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit import caveats
-from labkit.results import PeakMemory
+from labkit.trials import PeakMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -186,8 +186,9 @@ def sweep_figure(sweep: Sweep) -> Figure:
     axes[1].set_ylabel(f"speed-up over {_short(sweep.names[0], 18)}" if measured else "speed-up")
     axes[1].axhline(1, color=COLOURS[0], linewidth=1.2)
     _set_time_axis(axes[0], "y", [t.median_s for c in measured for t in c.trials.values()])
-    seen = [r.speedup for c in measured for r in c.ratios.values() if r.rounds]
-    _set_ratio_axis(axes[1], "y", [1.0, *seen])
+    ratios = [r for c in measured for r in c.ratios.values() if r.rounds]
+    ends = [end for r in ratios for end in (r.low, r.high) if math.isfinite(r.high)]
+    _set_ratio_axis(axes[1], "y", [1.0, *(r.speedup for r in ratios), *ends])
     if with_memory:
         axes[2].set_ylabel("peak memory")
         largest = max(2**20, *(m.peak_bytes for c in measured for m in c.memory.values()))

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import caveats, statistics
 from labkit.machines import machine, throttling
-from labkit.results import Comparison, Failure, NoiseFloor, PeakMemory, Trial
+from labkit.results import Comparison
 from labkit.timing import Calibrated, Garbage, Rounds
+from labkit.trials import Failure, NoiseFloor, PeakMemory, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

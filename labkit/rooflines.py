@@ -52,7 +52,8 @@ def place(peaks: Peaks, comparison: Comparison) -> list[RooflinePoint]:
     """Where the variants stand that state their ``flops`` and ``bytes_moved``.
 
     >>> from labkit.peaks import CopyRate, GemmRate, Peaks
-    >>> from labkit.results import Comparison, Trial
+    >>> from labkit.results import Comparison
+    >>> from labkit.trials import Trial
     >>> peaks = Peaks((CopyRate(2**28, 20e9),), (GemmRate(1024, 100e9),))
     >>> trial = Trial("sum", (1e-3,), (0,), flops=1e6, bytes_moved=8e6)
     >>> print(*place(peaks, Comparison({"sum": trial})))

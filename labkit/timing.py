@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import statistics
 from labkit.devices import HostSampler, Sampler
-from labkit.results import Failure, NoiseFloor
+from labkit.trials import Failure, NoiseFloor
 from labkit.variants import describe
 
 if TYPE_CHECKING:

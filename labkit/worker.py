@@ -26,12 +26,13 @@ from labkit.launch import Worker, start_worker
 from labkit.machines import machine
 from labkit.pickling import dump_variants
 from labkit.recorder import Recorder, Settings
-from labkit.results import Comparison, Failure, NoiseFloor
 from labkit.timing import Finished, Plan, Rounds, Stage
+from labkit.trials import Failure, NoiseFloor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from labkit.results import Comparison
     from labkit.variants import Variant
 
 

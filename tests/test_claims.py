@@ -3,7 +3,8 @@
 import pytest
 
 from labkit.machines import Machine, machine
-from labkit.results import Comparison, PeakMemory, Trial
+from labkit.results import Comparison
+from labkit.trials import PeakMemory, Trial
 
 MIB = 2**20
 

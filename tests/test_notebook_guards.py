@@ -14,7 +14,8 @@ from nbval.plugin import get_sanitize_patterns
 from notebook_guards import GUARDS
 
 import labkit
-from labkit.results import Comparison, Trial
+from labkit.results import Comparison
+from labkit.trials import Trial
 
 ROOT = Path(__file__).resolve().parent.parent
 SANITIZER = ROOT / "tests" / "nbval_sanitize.cfg"

@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from labkit import plots
-from labkit.results import Comparison, Failure, PeakMemory, Trial
+from labkit.results import Comparison
 from labkit.sweeps import Sweep, SweepPoint
+from labkit.trials import Failure, PeakMemory, Trial
 
 NOISE = (1.0, 1.01, 0.99, 1.02, 0.98, 1.005, 0.995)
 
@@ -114,8 +115,8 @@ def test_a_figure_becomes_a_png_of_its_size(name):
 
 def test_figures_need_no_pyplot():
     code = (
-        "import sys; from labkit.results import Comparison, Trial; from labkit import plots\n"
-        "c = Comparison({n: Trial(n, (1.0,) * 20, tuple(range(20))) for n in 'ab'})\n"
+        "import sys; import labkit as lab; from labkit import plots\n"
+        "c = lab.Comparison({n: lab.Trial(n, (1.0,) * 20, tuple(range(20))) for n in 'ab'})\n"
         "plots.to_png(c.plot()); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,8 +6,9 @@ import pytest
 
 from labkit import plots
 from labkit.peaks import CopyRate, GemmRate, Peaks
-from labkit.results import Comparison, Trial
+from labkit.results import Comparison
 from labkit.rooflines import place
+from labkit.trials import Trial
 
 PEAKS = Peaks(
     (CopyRate(2**20, 100e9), CopyRate(2**28, 20e9)), (GemmRate(512, 80e9), GemmRate(1024, 200e9))

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from labkit.results import Failure, NoiseFloor
 from labkit.timing import Calibrated, Finished, Plan, Rounds, calibrate, measure_rounds
+from labkit.trials import Failure, NoiseFloor
 
 
 class FakeMachine:

@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from labkit import plots, traps
-from labkit.results import Comparison, Trial
+from labkit.results import Comparison
+from labkit.trials import Trial
 
 
 def work():
