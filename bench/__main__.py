@@ -31,19 +31,28 @@ RESULTS = Path(__file__).parent / "results.md"
 PACKAGES = ("torch", "pyperf", "pytest-benchmark", "memory-profiler")
 
 
-def header(*, quick: bool) -> str:
-    """What the figures depend on."""
-    versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
-    how = " in quick mode: few repetitions, so the figures say little" if quick else ""
-    return (
-        "# Figures of the last run\n\n"
-        f"Written by `python -m bench --write`{how}. Every figure was measured, those of the peers "
-        "in the same run as labkit's. Ratios and counts carry over to other machines better than "
-        "seconds do.\n\n"
-        f"- machine: {lab.machine().line()}\n"
-        f"- versions: labkit {version('labkit')}, {versions}\n"
-        f"- date: {datetime.now(UTC).date().isoformat()}\n"
-    )
+HEADER = """\
+# Figures of the last run
+
+Written by `python -m bench --write`, part by part. Every figure was measured, those of the peers in
+the same run as labkit's. Ratios and counts carry over to other machines better than seconds do.
+"""
+
+
+def origin() -> str:
+    """What the figures of a part depend on."""
+    versions = ", ".join(f"{name} {_version(name)}" for name in ("labkit", *PACKAGES))
+    date = datetime.now(UTC).date().isoformat()
+    return f"Measured on {date}: {lab.machine().line()}; {versions}."
+
+
+def replace_part(written: str, part: Part) -> str:
+    """The text of the results with a part put in, in the place of an earlier run of it."""
+    sections = {}
+    for section in written.split("\n## ")[1:]:
+        sections[section.partition("\n")[0]] = f"## {section.rstrip()}\n"
+    sections[part.title] = f"{part.to_markdown()}\n{origin()}\n"
+    return "\n".join([HEADER, *sections.values()])
 
 
 def _version(name: str) -> str:
@@ -63,8 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name in given.parts:
         if name not in PARTS:
             parser.error(f"there is no part {name!r}; there are {', '.join(PARTS)}")
-    if given.write and given.parts:
-        parser.error("--write needs all parts: give none")
+    if given.write and given.quick:
+        parser.error("--write needs the full repetitions: leave --quick out")
     absent = [name for name in PACKAGES if _version(name) == "not installed"]
     if absent:
         parser.error(f"{', '.join(absent)}: not installed; pip install -e '.[bench]' brings them")
@@ -73,9 +82,10 @@ def main(arguments: list[str] | None = None) -> int:
         began = time.perf_counter()
         parts.append(PARTS[name](quick=given.quick))
         print(f"{parts[-1].to_markdown()}\n({time.perf_counter() - began:.0f} s)\n", flush=True)
-    if given.write:
-        text = "\n".join([header(quick=given.quick), *(part.to_markdown() for part in parts)])
-        RESULTS.write_text(text, encoding="utf-8")
+        if given.write:
+            # Part by part: what took half an hour is not lost when a later part fails.
+            written = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+            RESULTS.write_text(replace_part(written, parts[-1]), encoding="utf-8")
     missed = [f"{part.title}: {row.what}" for part in parts for row in part.missed]
     for line in missed:
         print(f"MISSED {line}")

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from labkit.timing import Event, Finished, Plan, Stage, measure_rounds
 from labkit.trials import Failure
@@ -68,7 +68,28 @@ class _Steps:
 
     def __call__(self, name: str | None, stage: str) -> None:
         index = -1 if name is None else self._index[name]
-        STATE.pack_into(self._memory, 0, index, STAGES.index(stage), time.monotonic())
+        # One copy: pack_into would write zeros first, and a reader in between would see a time
+        # long ago.
+        self._memory[: STATE.size] = STATE.pack(index, STAGES.index(stage), time.monotonic())
+
+
+def write_new_state(file: BinaryIO) -> None:
+    """Begin a state file: nothing runs yet."""
+    file.write(STATE.pack(-1, 0, time.monotonic()))
+
+
+def read_state(path: str) -> tuple[int, int, float]:
+    """What a worker does now: index of the variant, of its stage, and since when.
+
+    The worker writes while this reads: only what was read twice alike is whole.
+    """
+    seen = b""
+    while True:
+        data = Path(path).read_bytes()[: STATE.size]
+        if data == seen:
+            index, stage, since_s = STATE.unpack(data)
+            return int(index), int(stage), float(since_s)
+        seen = data
 
 
 def main(events_fd: int, state_path: str) -> int:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from labkit.caveats import seconds_to_type
-from labkit.child import STAGES, STATE, Disagreement, Job
+from labkit.child import STAGES, Disagreement, Job, read_state, write_new_state
 from labkit.errors import AgreementError, LabkitError, ResolutionError
 from labkit.launch import Worker, start_worker
 from labkit.machines import machine
@@ -263,7 +263,7 @@ class Run:
         )
         handle, self._state_path = tempfile.mkstemp(prefix="labkit-")
         with os.fdopen(handle, "wb") as file:
-            file.write(STATE.pack(-1, 0, time.monotonic()))
+            write_new_state(file)
         self.stage = "starting the worker"
         self._job = (kind, names)
         self._job_elapsed_s = 0.0
@@ -324,19 +324,15 @@ class Run:
                 how += ", which is what a system out of memory sends"
         self._blame("killed", f"the process ended: {how}")
 
-    def _read_state(self) -> tuple[int, int, float]:
-        index, stage, since = STATE.unpack(Path(self._state_path).read_bytes()[: STATE.size])
-        return int(index), int(stage), float(since)
-
     def _past_deadline(self, worker: Worker) -> bool:
-        index, _, since = self._read_state()
+        index, _, since = read_state(self._state_path)
         late = index >= 0 and time.monotonic() - since > self.settings.deadline_s
         # What arrived since we looked is a sign of life, and the state is newer than we think.
         return late and not worker.connection.poll(0.0)
 
     def _blame(self, kind: str, message: str) -> None:
         """The worker is lost: say whose fault it was, and go on without that variant."""
-        index, stage, _ = self._read_state()
+        index, stage, _ = read_state(self._state_path)
         details = ""
         with contextlib.suppress(OSError):
             details = Path(self._state_path + ".err").read_text(errors="replace")[-1000:]

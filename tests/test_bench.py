@@ -112,13 +112,13 @@ def test_a_missed_target_is_named_and_fails_the_run(monkeypatch, capsys):
     assert "MISSED Title: b" in printed
 
 
-def test_unknown_parts_and_partial_writing_are_refused(capsys):
+def test_unknown_parts_and_writing_few_repetitions_are_refused(capsys):
     with pytest.raises(SystemExit):
         command.main(["nothing"])
     assert "there is no part 'nothing'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        command.main(["same", "--write"])
-    assert "--write needs all parts" in capsys.readouterr().err
+        command.main(["same", "--write", "--quick"])
+    assert "--write needs the full repetitions" in capsys.readouterr().err
 
 
 def test_a_missing_peer_is_named_with_its_install_line(monkeypatch, capsys):
@@ -128,7 +128,18 @@ def test_a_missing_peer_is_named_with_its_install_line(monkeypatch, capsys):
     assert "no-such-peer: not installed; pip install -e '.[bench]'" in capsys.readouterr().err
 
 
-def test_the_header_names_no_path():
-    text = command.header(quick=True)
-    assert "quick mode" in text
-    assert "/" not in text.partition("- versions")[2]
+def test_a_part_takes_the_place_of_its_earlier_run():
+    first = command.replace_part("", Part("One", (Row("a", "", "1", None),)))
+    both = command.replace_part(first, Part("Two", (Row("b", "", "2", None),)))
+    again = command.replace_part(both, Part("One", (Row("a", "", "3", None),)))
+    assert again.count("## One") == again.count("## Two") == 1
+    assert "| a |  | 3 |" in again
+    assert "| a |  | 1 |" not in again
+    assert again.index("## One") < again.index("## Two")
+
+
+def test_the_origin_names_versions_and_no_path():
+    text = command.origin()
+    assert "labkit" in text
+    assert "torch" in text
+    assert "/" not in text

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import labkit as lab
+from labkit.child import _Steps, read_state, write_new_state
 from labkit.recorder import Settings
 from labkit.variants import as_variants
 from labkit.worker import Run, Status
@@ -372,3 +373,24 @@ def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
     lab.compare({"a": busy(10), "b": busy(30)}, budget_s=0.2)
     gc.collect()
     assert [p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")] == []
+
+
+def test_what_the_worker_does_is_never_read_half_written(tmp_path):
+    path = tmp_path / "state"
+    began = time.monotonic()
+    with path.open("wb") as file:
+        write_new_state(file)
+    writer = os.fork()
+    if writer == 0:
+        steps = _Steps(str(path), ("a",))
+        while True:
+            steps("a", "measuring")
+            steps(None, "")
+    try:
+        for _ in range(20_000):
+            index, stage, since_s = read_state(str(path))
+            assert (index, stage) in {(0, 4), (-1, 0)}
+            assert began <= since_s <= time.monotonic()
+    finally:
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
