@@ -1,3 +1,27 @@
 """Loads the guards of notebooks wherever pytest is started in this project."""
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
 pytest_plugins = ["tests.notebook_guards"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the tests a temporary folder of their own, and so a queue of their own.
+
+    Timed runs of one user queue for the machine: tests must not wait for an experiment that
+    somebody has running in a notebook.
+    """
+    if config.option.collectonly:
+        return
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="labkit-tests-")
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    if Path(tempfile.gettempdir()).name.startswith("labkit-tests-"):
+        shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)

@@ -31,21 +31,32 @@ class RooflinePoint:
         name: of the variant.
         intensity_flops_per_byte: operations for each byte that is moved.
         flops_per_s: the rate that was reached, from the median time.
-        share: of what the machine can reach at this intensity with data from memory; above 1
-            where the data stays in a cache.
+        share: of what the machine can reach at this intensity with data from memory.
+        limit: what the roof is made of at this intensity, "memory" or "compute".
     """
 
     name: str
     intensity_flops_per_byte: float
     flops_per_s: float
     share: float
+    limit: str = "memory"
+
+    @property
+    def why_above(self) -> str:
+        """How a point can stand above the roof; empty where it does not."""
+        if self.share <= 1:
+            return ""
+        # A roof is measured, too: a few percent say nothing.
+        if self.share <= 1.1:
+            return " (at the roof)"
+        if self.limit == "memory":
+            return " (data from a cache)"
+        return " (faster than the products of the roof)"
 
     def __str__(self) -> str:
         rate = format_rate(self.flops_per_s, "FLOP/s")
-        where = ", out of a cache" if self.share > 1.1 else ""
-        return (
-            f"{self.name}: {rate}, {format_share(float(f'{self.share:.2g}'))} of the limit{where}"
-        )
+        share = format_share(float(f"{self.share:.2g}"))
+        return f"{self.name}: {rate}, {share} of the limit{self.why_above}"
 
 
 def place(peaks: Peaks, comparison: Comparison) -> list[RooflinePoint]:
@@ -64,7 +75,9 @@ def place(peaks: Peaks, comparison: Comparison) -> list[RooflinePoint]:
         if trial.flops and trial.bytes_moved and trial.times_s:
             intensity = trial.flops / trial.bytes_moved
             rate = trial.flops / trial.median_s
-            points.append(RooflinePoint(name, intensity, rate, rate / peaks.roofline(intensity)))
+            limit, _ = peaks.bound(trial.flops, trial.bytes_moved)
+            share = rate / peaks.roofline(intensity)
+            points.append(RooflinePoint(name, intensity, rate, share, limit))
     return points
 
 
@@ -87,14 +100,14 @@ def roofline_figure(peaks: Peaks, *comparisons: Comparison) -> Figure:
             color="#666666",
             linestyle="--",
             linewidth=1.2,
-            label=f"out of a cache: {format_rate(cache.bytes_per_s, 'B/s')}",
+            label=f"from a cache: {format_rate(cache.bytes_per_s, 'B/s')}",
         )
     axes.loglog(
         [],
         [],
         color="black",
         linewidth=2,
-        label=f"out of memory: {format_rate(peaks.bandwidth_bytes_per_s, 'B/s')}; "
+        label=f"from memory: {format_rate(peaks.bandwidth_bytes_per_s, 'B/s')}; "
         f"products: {format_rate(peaks.gemm_flops_per_s, 'FLOP/s')}",
     )
     for number, point in enumerate(points):
@@ -107,11 +120,21 @@ def roofline_figure(peaks: Peaks, *comparisons: Comparison) -> Figure:
             markersize=9,
             label=str(point),
         )
-    bottom = min([peaks.roofline(low), *(p.flops_per_s / 3 for p in points)])
+    ridge = peaks.ridge_flops_per_byte
+    # Room below for the words.
+    bottom = min([peaks.roofline(low), *(p.flops_per_s / 2 for p in points)]) / 2
     axes.set_ylim(bottom, 10 ** (math.log10(peaks.gemm_flops_per_s) + 0.3))
     axes.set_xlim(low, high)
-    axes.set_xlabel("operations for each byte moved (FLOP/B)")
-    axes.set_ylabel("rate")
+    axes.axvline(ridge, color="#666666", linestyle=":", linewidth=1.2)
+    for text, side in (("memory is the limit ", "right"), (" arithmetic is the limit", "left")):
+        # In the lowest line of the picture, where neither a roof nor a point stands.
+        axes.text(
+            ridge, 0.02, text, ha=side, transform=axes.get_xaxis_transform(), fontsize="small"
+        )
+    axes.set_xlabel(
+        f"operations for each byte moved (FLOP/B); the roof is flat from {ridge:.3g} on"
+    )
+    axes.set_ylabel("rate (FLOP/s)")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: format_rate(y, "FLOP/s")))
     axes.grid(visible=True, color="#dddddd", linewidth=0.6)

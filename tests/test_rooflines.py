@@ -37,16 +37,26 @@ def test_points_stand_at_their_intensity_and_rate():
     assert vector.share == pytest.approx(4)
     assert product.share == pytest.approx(0.5)
     assert str(product) == "product: 100 GFLOP/s, 50 % of the limit"
-    assert str(vector).endswith("400 % of the limit, out of a cache")
+    assert str(vector).endswith("400 % of the limit (data from a cache)")
+
+
+def test_above_the_roof_of_arithmetic_it_was_no_cache():
+    fast = trial("int8", 1e-3, flops=1e9, bytes_moved=1e6)
+    near = trial("float32", 4.9e-3, flops=1e9, bytes_moved=1e6)
+    above, at = place(PEAKS, Comparison({"int8": fast, "float32": near}))
+    assert str(above).endswith("500 % of the limit (faster than the products of the roof)")
+    assert str(at).endswith("100 % of the limit (at the roof)")
 
 
 def test_the_figure_shows_every_point_and_both_roofs():
     figure = PEAKS.plot(COMPARISON)
     (axes,) = figure.axes
     labels = axes.get_legend_handles_labels()[1]
-    assert labels[0] == "out of a cache: 100 GB/s"
-    assert labels[1] == "out of memory: 20 GB/s; products: 200 GFLOP/s"
+    assert labels[0] == "from a cache: 100 GB/s"
+    assert labels[1] == "from memory: 20 GB/s; products: 200 GFLOP/s"
     assert [label.split(":")[0] for label in labels[2:]] == ["loop", "vector", "product"]
+    assert axes.get_xlabel().endswith("the roof is flat from 10 on")
+    assert axes.get_ylabel() == "rate (FLOP/s)"
     low, high = axes.get_xlim()
     assert low < 0.25
     assert high > 1000
