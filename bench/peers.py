@@ -7,7 +7,6 @@ seconds that it took.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,34 +15,27 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.work import KINDS
+from bench.work import SOURCE, loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Seconds of sampling for each of the two functions, which is at least what labkit takes for most
-# comparisons; what the tool itself needs to start comes on top.
+# Each peer gets about this long for each of the two functions, which is at least what labkit takes.
 _EACH_S = 0.5
 _ALPHA = 0.05
-_ROOT = Path(__file__).parents[1]
-
-TIMER = "torch Timer + t-test"
-PYPERF = "pyperf"
-PYTEST = "pytest-benchmark"
 
 NOTES = {
-    TIMER: (
+    "torch Timer + t-test": (
         f"`torch.utils.benchmark.Timer.blocked_autorange(min_run_time={_EACH_S})` for one, then "
         f"for the other, and Welch's t-test on their times at {_ALPHA}"
     ),
-    PYPERF: (
-        "`pyperf timeit` with 5 processes of 3 values of at least 0.03 s, then `pyperf "
-        "compare_to`, which prints faster, slower or not significant"
+    "pyperf": (
+        "`pyperf timeit` with 5 processes of 3 values, then `pyperf compare_to`, which prints "
+        "faster, slower or not significant"
     ),
-    PYTEST: (
-        f"both functions in one file, `--benchmark-max-time={_EACH_S}`; it has no verdict, so its "
-        "ranking by median counts as a claim if the medians are further apart than the larger of "
-        "the two interquartile ranges that it reports"
+    "pytest-benchmark": (
+        "both functions in one file, `--benchmark-max-time=0.5`; counted as a claim if its "
+        "ranking by median puts them more than 2 % apart"
     ),
 }
 
@@ -58,10 +50,11 @@ def t_test(first: list[float], second: list[float]) -> int:
     return 1 if test.statistic > 0 else -1
 
 
-def timer(first: Callable[[], object], second: Callable[[], object]) -> int:
+def timer(first: Callable[[], object], second: Callable[[], object]) -> tuple[int, float]:
     """`torch.utils.benchmark.Timer` and a t-test."""
     from torch.utils.benchmark import Timer
 
+    began = time.perf_counter()
     times = [
         list(
             Timer("f()", globals={"f": f}, num_threads=1)
@@ -70,28 +63,24 @@ def timer(first: Callable[[], object], second: Callable[[], object]) -> int:
         )
         for f in (first, second)
     ]
-    return t_test(*times)
+    return t_test(*times), time.perf_counter() - began
 
 
-def _run(folder: str, *arguments: str) -> str:
-    # One thread for numerical libraries, as labkit and Timer are told too.
-    environment = os.environ | {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.run(
-        command, check=True, capture_output=True, text=True, cwd=folder, env=environment
-    ).stdout
-
-
-def pyperf(kind: str, first: int, second: int) -> int:
-    """`pyperf timeit` for each function, then its own comparison."""
+def pyperf(first_steps: int, second_steps: int) -> tuple[int, float]:
+    """`pyperf timeit` for each loop, then its own comparison."""
+    began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        files = [f"{number}.json" for number in range(2)]
-        for file, size in zip(files, (first, second), strict=True):
-            setup = f"from bench.work import {kind}; run = {kind}({size})"
-            how = ["--quiet", "--processes=5", "--values=3", "--warmups=1", "--min-time=0.03"]
-            how.append("--inherit-environ=PYTHONPATH,OMP_NUM_THREADS")
-            _run(folder, "pyperf", "timeit", *how, f"--output={file}", f"--setup={setup}", "run()")
-        return read_pyperf(_run(folder, "pyperf", "compare_to", *files))
+        files = []
+        for number, steps in enumerate((first_steps, second_steps)):
+            file = Path(folder) / f"{number}.json"
+            command = [sys.executable, "-m", "pyperf", "timeit", "--quiet", "--processes=5"]
+            command += ["--values=3", "--warmups=1", "--min-time=0.03", f"--output={file}"]
+            command += [f"--setup={SOURCE}run = loop({steps})", "run()"]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            files.append(str(file))
+        command = [sys.executable, "-m", "pyperf", "compare_to", *files]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return read_pyperf(said), time.perf_counter() - began
 
 
 def read_pyperf(said: str) -> int:
@@ -103,38 +92,45 @@ def read_pyperf(said: str) -> int:
     return -1 if "slower" in said else 0
 
 
-def pytest_benchmark(kind: str, first: int, second: int) -> int:
-    """Both functions in one file under pytest-benchmark, ranked by its medians."""
+def pytest_benchmark(first_steps: int, second_steps: int) -> tuple[int, float]:
+    """Both loops in one file under pytest-benchmark, ranked by its medians."""
+    began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "test_both.py").write_text(
-            f"from bench.work import {kind}\n"
-            f"def test_first(benchmark): benchmark({kind}({first}))\n"
-            f"def test_second(benchmark): benchmark({kind}({second}))\n",
+        file, report = Path(folder) / "test_loops.py", Path(folder) / "report.json"
+        file.write_text(
+            SOURCE
+            + f"def test_first(benchmark): benchmark(loop({first_steps}))\n"
+            + f"def test_second(benchmark): benchmark(loop({second_steps}))\n",
             encoding="utf-8",
         )
-        alone = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir=."]
-        how = [f"--benchmark-max-time={_EACH_S}", "--benchmark-json=report.json"]
-        _run(folder, "pytest", *alone, *how, "test_both.py")
-        report = json.loads(Path(folder, "report.json").read_text(encoding="utf-8"))
-    stats = {entry["name"]: entry["stats"] for entry in report["benchmarks"]}
-    both = stats["test_first"], stats["test_second"]
-    return rank(both[0]["median"], both[1]["median"], max(s["iqr"] for s in both))
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-c",
+            "/dev/null",
+        ]
+        command += ["--benchmark-max-time=0.5", f"--benchmark-json={report}", str(file)]
+        subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder)
+        found = json.loads(report.read_text(encoding="utf-8"))["benchmarks"]
+    medians = {entry["name"]: entry["stats"]["median"] for entry in found}
+    return rank(medians["test_first"], medians["test_second"]), time.perf_counter() - began
 
 
-def rank(first_s: float, second_s: float, spread_s: float) -> int:
-    """What a ranking says: which one is first, if they differ by more than the spread shown."""
-    if abs(first_s - second_s) <= spread_s:
-        return 0
-    return 1 if first_s > second_s else -1
+def rank(first_s: float, second_s: float, share: float = 0.02) -> int:
+    """What somebody reads in a ranking: which one is first, if they are not close together."""
+    if first_s > second_s * (1 + share):
+        return 1
+    return -1 if second_s > first_s * (1 + share) else 0
 
 
-def ask(name: str, kind: str, first: int, second: int) -> tuple[int, float]:
-    """Let one peer compare two functions of a kind: its claim, and the seconds it took."""
-    began = time.perf_counter()
-    if name == PYPERF:
-        claim = pyperf(kind, first, second)
-    elif name == PYTEST:
-        claim = pytest_benchmark(kind, first, second)
-    else:
-        claim = timer(KINDS[kind](first), KINDS[kind](second))
-    return claim, time.perf_counter() - began
+def ask(name: str, first_steps: int, second_steps: int) -> tuple[int, float]:
+    """Let one peer compare two loops."""
+    if name == "pyperf":
+        return pyperf(first_steps, second_steps)
+    if name == "pytest-benchmark":
+        return pytest_benchmark(first_steps, second_steps)
+    return timer(loop(first_steps), loop(second_steps))

@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# For peers that import what they measure: the same loops by name.
+SOURCE = """\
+def loop(steps):
+    def run():
+        for _ in range(steps):
+            pass
+    return run
+"""
+
 
 def loop(steps: int) -> Callable[[], None]:
     """A busy Python loop; its time grows with ``steps``."""
@@ -19,43 +28,25 @@ def loop(steps: int) -> Callable[[], None]:
     return run
 
 
-def loops(times: int) -> Callable[[], None]:
-    """The same loop of 1000 steps so many times: 11 of them take 11/10 of the time of 10."""
-    one = loop(1000)
-
-    def run() -> None:
-        for _ in range(times):
-            one()
-
-    return run
-
-
-def product(rows: int) -> Callable[[], Any]:
-    """A float32 product with a matrix of 256 by 256; its work grows with ``rows``."""
+def products(times: int, rows: int = 256) -> Callable[[], Any]:
+    """So many products of two square float32 matrices: 33 of them are 32 and 1/32 more."""
 
     def run() -> Any:
-        # Made once in each process that measures.
-        if rows not in _matrices:
-            import torch
+        import torch
 
-            _matrices[rows] = torch.ones(rows, 256), torch.ones(256, 256)
-        left, right = _matrices[rows]
-        return left @ right
-
-    return run
-
-
-def products(times: int) -> Callable[[], Any]:
-    """The same product so many times: 33 of them take 33/32 of the time of 32."""
-    one = product(256)
-
-    def run() -> Any:
-        result = None
+        key = (rows,)
+        if key not in _matrices:
+            _matrices[key] = torch.ones(rows, rows)
+        matrix = _matrices[key]
+        result = matrix
         for _ in range(times):
-            result = one()
+            result = matrix @ matrix
         return result
 
     return run
+
+
+_matrices: dict[tuple[int], Any] = {}
 
 
 def wait(microseconds: float) -> Callable[[], None]:
@@ -67,12 +58,3 @@ def wait(microseconds: float) -> Callable[[], None]:
             pass
 
     return run
-
-
-_matrices: dict[int, Any] = {}
-# What is compared, by a name that also goes to the processes of the peers.
-KINDS: dict[str, Callable[[int], Callable[[], Any]]] = {
-    "loop": loop,
-    "product": product,
-    "products": products,
-}
