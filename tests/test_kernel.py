@@ -26,6 +26,17 @@ def other():
 def loops(steps):
     return {"busy": busy, "again": busy}
 """
+# Work of so different lengths that no budget of a test gives an answer.
+ENDLESS = """
+import random, time
+
+def work():
+    time.sleep(random.uniform(0.001, 0.01))
+
+@lab.experiment(share=[1])
+def endless(share):
+    return {"one": work, "other": work}
+"""
 PIDS = "print([run._worker.pid, launch._server._process.pid])"
 
 
@@ -90,7 +101,7 @@ def gone(*pids, deadline_s=5):
 
 def started(kernel):
     """Start an experiment without waiting for it; returns the pids of worker and server."""
-    assert kernel.run("run = loops.prepare(budget_s=300, resolution=0.002); run.start()") == ""
+    assert kernel.run(ENDLESS + "run = endless.prepare(budget_s=300); run.start()") == ""
     return ast.literal_eval(kernel.run(PIDS))
 
 
@@ -111,14 +122,14 @@ def test_another_cell_answers_while_an_experiment_runs(kernel):
 
 
 def test_an_interrupt_ends_the_experiment_and_the_kernel_lives_on(kernel):
-    code = (
+    code = ENDLESS + (
         "from labkit import worker\n"
         "seen = []\n"
         "def tell(run):\n"
         "    if not seen:\n"
         "        seen.append(run)\n"
         "        print([run._worker.pid, launch._server._process.pid], flush=True)\n"
-        "loops.run(budget_s=300, resolution=0.002, on_change=tell)"
+        "endless.run(budget_s=300, on_change=tell)"
     )
     message = kernel.start(code)
     while True:
