@@ -36,6 +36,10 @@ _HOMES = {
     "history": "records",
     "Machine": "machines",
     "machine": "machines",
+    "Device": "inventory",
+    "devices": "inventory",
+    "on_each_device": "inventory",
+    "Explanation": "explaining",
     "measure_peaks": "peaks",
     "LabkitError": "errors",
     "AgreementError": "errors",
@@ -58,6 +62,10 @@ if TYPE_CHECKING:
     from labkit.errors import WorkerError as WorkerError
     from labkit.experiments import Experiment as Experiment
     from labkit.experiments import experiment as experiment
+    from labkit.explaining import Explanation as Explanation
+    from labkit.inventory import Device as Device
+    from labkit.inventory import devices as devices
+    from labkit.inventory import on_each_device as on_each_device
     from labkit.machines import Machine as Machine
     from labkit.machines import machine as machine
     from labkit.panel import Panel as Panel

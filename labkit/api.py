@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING, Any
 
-from labkit.child import disagreement
+from labkit.child import disagreement, with_traces
 from labkit.devices import check_device, sampler_for
 from labkit.errors import AgreementError, WorkerError
 from labkit.recorder import Recorder, Settings
 from labkit.timing import Finished, Plan, measure_rounds
+from labkit.traces import CompileWatch
 from labkit.variants import Variant, as_variants
 from labkit.worker import Run, queue_lock, resolution_refused
 
@@ -49,7 +50,7 @@ def measure(
     True
     """
     variants = as_variants({_name(fn): fn})
-    settings = _settings(budget_s=budget_s, device=device)
+    settings = _settings(budget_s=budget_s, device=device, trace=False)
     comparison = Run(variants, settings).wait() if isolate else _here(variants, settings, None)
     failure = comparison.failures.get(comparison.baseline)
     if failure is not None:
@@ -69,6 +70,7 @@ def compare(
     device: str | None = None,
     threads: int | None = None,
     deadline_s: float = 60.0,
+    trace: bool = True,
 ) -> Comparison:
     """Time variants against the first of them, until the answer is known.
 
@@ -86,6 +88,8 @@ def compare(
         device: as in `measure`.
         threads: for numerical libraries in the worker; None: the cores that may really be used.
         deadline_s: a set-up or a sample that takes longer counts as hung.
+        trace: after the timing, run each variant a few times more to see what torch did, for
+            `Comparison.explain`; with False that is left out.
 
     Returns:
         A `Comparison`. A variant that raises, is killed or hangs is a row that says why.
@@ -124,6 +128,7 @@ def compare(
         device=device,
         threads=threads,
         deadline_s=deadline_s,
+        trace=trace,
     )
     if isolate:
         return Run(checked, settings, agree=agree).wait()
@@ -189,7 +194,8 @@ def _here(
     with queue_lock():
         recorder = Recorder(variants, settings)
         # A full collection walks everything in this process; one of the youngest does not.
-        for event in measure_rounds(calls, plan, sampler=sampler, collect=lambda: gc.collect(0)):
+        rounds = measure_rounds(calls, plan, sampler=sampler, collect=lambda: gc.collect(0))
+        for event in with_traces(rounds, calls, CompileWatch(), trace=settings.trace):
             recorder.take(event)
             if isinstance(event, Finished):
                 recorder.end(event.reason)

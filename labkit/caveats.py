@@ -64,9 +64,21 @@ def resolution_out_of_reach(asked: float, reachable: float, needed_s: float) -> 
         "resolution",
         f"resolution={asked:g} is finer than this machine can give at this moment in this budget "
         f"(about {reachable:.2g})",
-        f"ask for resolution={reachable:.2g}, or budget_s={seconds_to_type(needed_s)}, or a "
-        "quieter moment",
+        f"{ways_to_resolve(reachable, needed_s)}, or try at a quieter moment",
     )
+
+
+def ways_to_resolve(reachable: float, needed_s: float) -> str:
+    """What to type where a resolution is out of reach.
+
+    >>> ways_to_resolve(0.05, 31.4)
+    'give resolution=0.05 or budget_s=31'
+    >>> ways_to_resolve(4.8, 1762)
+    'give budget_s=1762'
+    """
+    # A coarser one than 1 is not allowed: it could not tell twice as fast from the same.
+    coarser = f"resolution={reachable:.2g} or " if reachable <= 1 else ""
+    return f"give {coarser}budget_s={seconds_to_type(needed_s)}"
 
 
 def budget_spent(variant: str, rounds: int, width: float, resolution: float) -> Caveat:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import mmap
@@ -15,19 +16,24 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from labkit.timing import Event, Finished, Plan, Stage, measure_rounds
+from labkit.timing import Calibrated, Event, Finished, Plan, Stage, Traced, measure_rounds
+from labkit.traces import CompileWatch, Trace
 from labkit.trials import Failure
 from labkit.variants import Variant, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from labkit.peaks import Peaks
 
 # State that outlives a crash: index of the variant at work (-1: none), its stage, and when it
 # began (time.monotonic, seconds; the same clock in every process of a machine).
 STATE = struct.Struct("=iid")
-STAGES = ("", "load", "setup", "warm-up", "measuring", "memory", "agreement")
+STAGES = ("", "load", "setup", "warm-up", "measuring", "memory", "agreement", "tracing")
 # A larger event is refused: it would stall the pipe, and no result of ours needs it.
 MAX_EVENT_BYTES = 8 * 2**20
+# For the rates of one device and dtype: enough to be within some percent of a longer look.
+_PEAKS_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Job:
         variants: cloudpickle of ``(dict of name to Variant, agree)``.
         names: of the variants to run, in order.
         kind: "time", or "memory" for the peak of the only variant.
+        trace: whether to look at the operators after the timing.
+        peaks: rates of this machine that are known already.
     """
 
     variants: bytes
@@ -48,6 +56,8 @@ class Job:
     threads: int | None
     sys_path: tuple[str, ...]
     directory: str
+    trace: bool = False
+    peaks: tuple[Peaks, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,7 +162,13 @@ def _run(job: Job, steps: _Steps) -> Any:
         return
     steps(None, "")
     variants = {name: variants[name] for name in job.names}
-    calls, failures = prepare(variants, steps)
+    watch = CompileWatch()
+
+    def on_step(name: str | None, stage: str) -> None:
+        steps(name, stage)
+        watch(name, stage)
+
+    calls, failures = prepare(variants, on_step)
     yield from failures
     if job.threads is not None:
         # Once more, for the libraries that the set-up imported.
@@ -162,7 +178,7 @@ def _run(job: Job, steps: _Steps) -> Any:
         return
     if agree is not None and job.names[0] in calls:
         yield Stage("checking that the variants agree")
-        problem = disagreement(calls, agree, steps)
+        problem = disagreement(calls, agree, on_step)
         if problem is not None:
             yield problem
             yield Finished("failed", 0.0)
@@ -176,7 +192,16 @@ def _run(job: Job, steps: _Steps) -> Any:
     # What exists now stays; the collector's turn between samples then costs microseconds.
     gc.collect()
     gc.freeze()
-    yield from measure_rounds(calls, job.plan, sampler=sampler, on_step=steps, threads=job.threads)
+    rounds = measure_rounds(calls, job.plan, sampler=sampler, on_step=on_step, threads=job.threads)
+    yield from with_traces(
+        rounds,
+        calls,
+        watch,
+        steps,
+        trace=job.trace,
+        threads=job.threads,
+        known=job.peaks,
+    )
 
 
 def prepare(
@@ -231,6 +256,77 @@ def disagreement(
             return Disagreement(name, message)
     on_step(None, "")
     return None
+
+
+def with_traces(
+    events: Iterable[Event],
+    calls: Mapping[str, Callable[[], Any]],
+    watch: CompileWatch,
+    on_step: Callable[[str | None, str], None] = lambda *_: None,
+    *,
+    trace: bool = True,
+    threads: int | None = None,
+    known: tuple[Peaks, ...] = (),
+) -> Iterator[Event | Peaks]:
+    """The events of a measurement, and before the last one what the variants do inside torch.
+
+    Args:
+        events: of `labkit.timing.measure_rounds`.
+        calls: evaluations by name.
+        watch: what torch.compile did for them.
+        on_step: as in `labkit.timing.measure_rounds`.
+        trace: False passes the events on as they are.
+        threads: of torch.
+        known: rates of this machine that need not be measured again.
+    """
+    evaluations: dict[str, int] = {}
+    for event in events:
+        if isinstance(event, Calibrated):
+            evaluations[event.variant] = event.evaluations_per_sample
+        elif isinstance(event, Failure):
+            evaluations.pop(event.variant, None)
+        elif isinstance(event, Finished) and event.reason in ("answered", "budget") and trace:
+            whole = {name: (calls[name], number) for name, number in evaluations.items()}
+            yield from _traces(whole, watch, on_step, threads, known)
+        yield event
+
+
+def _traces(
+    calls: dict[str, tuple[Callable[[], Any], int]],
+    watch: CompileWatch,
+    on_step: Callable[[str | None, str], None],
+    threads: int | None,
+    known: tuple[Peaks, ...],
+) -> Iterator[Stage | Traced | Peaks]:
+    """Nothing that goes wrong here takes anything from what was measured before."""
+    if "torch" not in sys.modules:
+        return
+    from labkit.peaks import DTYPES, measure_peaks
+    from labkit.tracing import trace_call
+
+    wanted: list[tuple[str, str]] = []
+    for name, (call, evaluations) in calls.items():
+        yield Stage("looking at the operators", name)
+        on_step(name, "tracing")
+        try:
+            trace = watch.add_to(trace_call(call, evaluations=evaluations), name)
+        except (Exception, SystemExit) as error:
+            trace = Trace(skipped=describe(error)[0])
+        on_step(None, "")
+        yield Traced(name, trace)
+        wanted += [(trace.device, dtype) for dtype in ("float32", trace.dtype) if trace.device]
+    for device, dtype in dict.fromkeys(wanted):
+        found = next((p for p in known if (p.device, p.dtype) == (device, dtype)), None)
+        if found is None and dtype in DTYPES:
+            yield Stage(f"measuring what this machine can reach ({device}, {dtype})")
+            on_step(next(iter(calls)), "tracing")
+            with contextlib.suppress(Exception):
+                found = measure_peaks(
+                    threads=threads, budget_s=_PEAKS_S, device=device, dtype=dtype
+                )
+            on_step(None, "")
+        if found is not None:
+            yield found
 
 
 def set_threads(threads: int) -> None:

@@ -105,29 +105,39 @@ def check_claim(
 
     factor = 1.0 if by is None else by
     subject = f"{name} vs {other}"
+    at_least = f"at least {factor:g}x " if by is not None else ""
+    share = comparison.resolution if within is None else within
+    sentence = {
+        "faster_than": f"{at_least}faster",
+        "slower_than": f"{at_least}slower",
+        "same_as": f"same speed within {format_share(share)}",
+        "less_memory_than": f"{at_least}less memory",
+    }[word]
+    wanted = () if needs is None else (needs,) if isinstance(needs, str) else tuple(needs)
+    machine = comparison.machine
+    missing = [why for need in wanted if machine and (why := machine.missing(need))]
+    # Without a GPU there is no variant on it, and the claim still says what it would need.
+    if missing and not {name, other} <= set(comparison.names):
+        seen = "not measured here"
+        return Claim(subject, seen, NOT_HERE, sentence, ", ".join(wanted), " ".join(missing))
     ratio = comparison.ratio(name, other)
     seen = f"{format_ratio(ratio.speedup)} {ratio.interval_text}"
     if ratio.failure and not ratio.rounds:
         seen = f"no result ({ratio.failure})"
-    at_least = f"at least {factor:g}x " if by is not None else ""
 
     if word == "faster_than":
-        sentence, state = f"{at_least}faster", _state(ratio.low, ratio.high, factor)
+        state = _state(ratio.low, ratio.high, factor)
         if by is None and ratio.low <= 1:
             state = REFUTED if ratio.high <= 1 else INCONCLUSIVE
     elif word == "slower_than":
-        sentence = f"{at_least}slower"
         state = _state(1 / ratio.high, 1 / ratio.low if ratio.low > 0 else float("inf"), factor)
         if by is None and ratio.high >= 1:
             state = REFUTED if ratio.low >= 1 else INCONCLUSIVE
     elif word == "same_as":
-        share = comparison.resolution if within is None else within
-        sentence = f"same speed within {format_share(share)}"
         inside = ratio.low >= 1 / (1 + share) and ratio.high <= 1 + share
         outside = ratio.low > 1 + share or ratio.high < 1 / (1 + share)
         state = CONFIRMED if inside else REFUTED if outside else INCONCLUSIVE
     else:
-        sentence = f"{at_least}less memory"
         mine, theirs = comparison.memory.get(name), comparison.memory.get(other)
         if mine is None or theirs is None:
             state, seen = INCONCLUSIVE, "peak memory was not measured (memory=True measures it)"
@@ -138,11 +148,6 @@ def check_claim(
             near = near or max(mine.peak_bytes, theirs.peak_bytes) <= _MEMORY_NOISE_BYTES
             state = INCONCLUSIVE if near else CONFIRMED if gap_bytes >= 0 else REFUTED
 
-    if needs is None:
-        return Claim(subject, seen, state, sentence)
-    wanted = (needs,) if isinstance(needs, str) else tuple(needs)
-    machine = comparison.machine
-    missing = [why for need in wanted if machine and (why := machine.missing(need))]
     if missing:
         return Claim(subject, seen, NOT_HERE, sentence, ", ".join(wanted), " ".join(missing))
     return Claim(subject, seen, state, sentence, ", ".join(wanted))

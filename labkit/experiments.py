@@ -114,17 +114,19 @@ class Experiment:
         resolution: float = 0.02,
         memory: bool = False,
         deadline_s: float = 60.0,
+        trace: bool = True,
         **given: Any,
     ) -> Run:
         """A `Run` that is ready to start; for callers that do not want to block.
 
         Args:
-            agree: as in `labkit.compare`, and so are the next five.
+            agree: as in `labkit.compare`, and so are the next six.
             budget_s: seconds.
             confidence: a probability.
             resolution: a share.
             memory: also measure peak memory.
             deadline_s: seconds.
+            trace: whether to look at the operators for `Comparison.explain`.
             prediction: the speed-up of the last variant that somebody expects.
             **given: parameters.
         """
@@ -136,6 +138,7 @@ class Experiment:
             resolution=resolution,
             memory=memory,
             deadline_s=deadline_s,
+            trace=trace,
             threads=threads if isinstance(threads, int) else None,
             device=device if isinstance(device, str) else None,
         )

@@ -310,6 +310,7 @@ class Panel:
             widgets.Image(format="png", layout=widgets.Layout(display="none")) for _ in range(3)
         ]
         self._verdict, self._table, self._notes = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self._why = widgets.HTML()
         self._downloads = widgets.HTML()
         sweep_controls = [self._sweep_button, self._sweep_over] if swept else []
         ask = [self._question, self._prediction] if session.predict_first else []
@@ -327,6 +328,7 @@ class Panel:
                 widgets.HBox(self._pictures, layout=widgets.Layout(**_ROW)),
                 self._verdict,
                 self._table,
+                self._why,
                 self._notes,
                 widgets.HTML(f"<p>{escape(machine().line())}</p>"),
                 self._downloads,
@@ -409,6 +411,8 @@ class Panel:
         self._table.value = (
             tables.sweep_table_html(sweep) if sweep is not None else tables.table_html(comparison)
         )
+        whole = sweep is None and not session.running
+        self._why.value = tables.explanations_html(comparison) if whole else ""
         self._notes.value = tables.caveats_html(comparison.caveats)
         self._downloads.value = "" if session.running else _downloads(sweep or comparison)
 

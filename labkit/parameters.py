@@ -20,6 +20,7 @@ RESERVED = frozenset(
         "agree",
         "memory",
         "deadline_s",
+        "trace",
         "prediction",
         "client",
         "on_change",

@@ -27,6 +27,7 @@ MIB = 2**20
 # Both buffers of a copy together. The last is what the bandwidth of memory is taken from: beyond
 # most last-level caches, and small enough for a container of 1 GB.
 _COPY_BYTES = (MIB // 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 160 * MIB)
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 _GEMM_SIZES = (256, 512, 1024, 2048)
 # Accelerators have larger caches, and need more work to fill them.
 _ACCELERATOR_COPY_BYTES = (4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB)
@@ -50,7 +51,7 @@ class CopyRate:
 
 @dataclass(frozen=True)
 class GemmRate:
-    """How fast a product of two square float32 matrices of ``size`` rows runs.
+    """How fast a product of two square matrices of ``size`` rows runs.
 
     ``threads`` gave this rate; None on an accelerator.
     """
@@ -113,6 +114,16 @@ class Peaks:
     def ridge_flops_per_byte(self) -> float:
         """The intensity from which on arithmetic is the limit, not memory."""
         return self.gemm_flops_per_s / self.bandwidth_bytes_per_s
+
+    def copy_bytes_per_s(self, working_set_bytes: float) -> float:
+        """The best rate of a copy with at least this working set: of a cache if it fits into one.
+
+        >>> peaks = Peaks((CopyRate(2**20, 80e9), CopyRate(2**28, 20e9)), (GemmRate(64, 1e9),))
+        >>> peaks.copy_bytes_per_s(2**19), peaks.copy_bytes_per_s(2**30)
+        (80000000000.0, 20000000000.0)
+        """
+        larger = [c.bytes_per_s for c in self.copies if c.working_set_bytes >= working_set_bytes]
+        return max(larger, default=self.bandwidth_bytes_per_s)
 
     def roofline(self, intensity_flops_per_byte: float) -> float:
         """The rate in FLOP/s that work of this intensity can reach at most."""
@@ -178,7 +189,11 @@ class Peaks:
 
 
 def measure_peaks(
-    *, threads: int | None = None, budget_s: float = 1.0, device: str | None = None
+    *,
+    threads: int | None = None,
+    budget_s: float = 1.0,
+    device: str | None = None,
+    dtype: str = "float32",
 ) -> Peaks:
     """Measure the bandwidth of copies and the arithmetic of matrix products with torch.
 
@@ -192,10 +207,11 @@ def measure_peaks(
         budget_s: seconds, roughly; half for copies, half for products. Sizes that would not fit
             are left out, the first of each kind and the largest copy are always taken.
         device: "cpu", "cuda", "cuda:1", "mps", "xpu"; None: the processor.
+        dtype: of the products, "float32", "bfloat16", "float16" or "float64".
 
     Raises:
         ValueError: a budget or a number of threads that is not above 0; a device that torch
-            does not find here.
+            does not find here; another dtype.
 
     >>> peaks = measure_peaks(threads=1, budget_s=0.1)
     >>> peaks.bandwidth_bytes_per_s > 0, peaks.gemm_flops_per_s > 0
@@ -205,6 +221,8 @@ def measure_peaks(
         raise ValueError(f"budget_s is {budget_s}; it should be above 0")
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}; it should be at least 1")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: give one of {', '.join(DTYPES)}")
     import torch
 
     place = torch.device(device or "cpu")
@@ -224,7 +242,7 @@ def measure_peaks(
             for work, rate, team in _best_rates(works, teams, timer, budget_s / 2):
                 copies.append(CopyRate(work.size, rate, team))
             del works, work  # their buffers go before the matrices come
-            works = _gemms(place, _GEMM_SIZES if on_cpu else _ACCELERATOR_GEMM_SIZES)
+            works = _gemms(place, _GEMM_SIZES if on_cpu else _ACCELERATOR_GEMM_SIZES, dtype)
             for work, rate, team in _best_rates(works, teams, timer, budget_s / 2):
                 gemms.append(GemmRate(work.size, rate, team))
             del works, work
@@ -237,6 +255,7 @@ def measure_peaks(
         gemms=tuple(gemms),
         threads=wanted if on_cpu else None,
         device=str(place),
+        dtype=dtype,
         sustained_share=min(1.0, here.usable_cores / wanted) if on_cpu else 1.0,
     )
 
@@ -310,7 +329,7 @@ def _copies(place: torch.device, sizes: Sequence[int]) -> list[_Work]:
     return [work(size) for size in (max(sizes), *sorted(sizes)[:-1])]
 
 
-def _gemms(place: torch.device, sizes: Sequence[int]) -> list[_Work]:
+def _gemms(place: torch.device, sizes: Sequence[int], dtype: str) -> list[_Work]:
     """Products of two square matrices, the smallest first."""
     import torch
 
@@ -319,7 +338,7 @@ def _gemms(place: torch.device, sizes: Sequence[int]) -> list[_Work]:
     generator = torch.Generator(device=place).manual_seed(0)
     numbers = max(sizes) ** 2
     buffers = [
-        torch.rand(numbers, generator=generator, device=place, dtype=torch.float32)
+        torch.rand(numbers, generator=generator, device=place, dtype=getattr(torch, dtype))
         for _ in range(3)
     ]
 

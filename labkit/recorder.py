@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import caveats, statistics
 from labkit.machines import machine, throttling
+from labkit.peaks import Peaks
 from labkit.results import Comparison
-from labkit.timing import Calibrated, Garbage, Rounds
+from labkit.timing import Calibrated, Garbage, Rounds, Traced
 from labkit.trials import Failure, NoiseFloor, PeakMemory, Trial
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Settings:
     confidence: float = 0.95
     resolution: float = 0.02
     memory: bool = False
+    trace: bool = True
     device: str | None = None
     threads: int | None = None
     deadline_s: float = 60.0
@@ -96,6 +98,7 @@ class Recorder:
         self.noise_floor: NoiseFloor | None = None
         self._about = dict(about or {})
         self._machine = machine()
+        self._peaks: tuple[Peaks, ...] = ()
         self._trials = {
             name: Trial(
                 name,
@@ -141,6 +144,10 @@ class Recorder:
                 self.noise_floor = event
             case Garbage(variant, per_evaluation_s):
                 self._trials[variant] = replace(self._trials[variant], collector_s=per_evaluation_s)
+            case Traced(variant, trace):
+                self._trials[variant] = replace(self._trials[variant], trace=trace)
+            case Peaks():
+                self._peaks = (*self._peaks, event)
             case Failure():
                 self.failures[event.variant] = event
             case (str() as name, PeakMemory() as peak):
@@ -172,6 +179,7 @@ class Recorder:
             machine=self._machine,
             started_utc=self._began_utc,
             duration_s=time.monotonic() - self._began if duration_s is None else duration_s,
+            peaks=self._peaks,
             **self._about,
         )
         return replace(found, caveats=tuple(self._caveats(found)))

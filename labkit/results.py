@@ -14,6 +14,7 @@ from labkit import statistics
 from labkit.caveats import Caveat
 from labkit.claims import Claim, check_claim
 from labkit.machines import Machine
+from labkit.peaks import Peaks
 from labkit.statistics import Verdict
 from labkit.trials import Failure, NoiseFloor, PeakMemory, Trial
 from labkit.units import format_ratio, format_share
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from matplotlib.figure import Figure
+
+    from labkit.explaining import Explanation
 
 SCHEMA_VERSION = 1
 
@@ -86,6 +89,19 @@ class Ratio:
         """Whether more rounds are not needed."""
         return statistics.answered(self.low, self.high, resolution=self.resolution)
 
+    def below(self, threshold: float) -> bool | None:
+        """Whether the speed-up is below a threshold; None where the interval does not tell.
+
+        For `labkit.check`: what is not known must not count as refuted.
+
+        >>> ratio = Ratio("int8", "float32", log_ratios=(0.69, 0.70, 0.68) * 20)
+        >>> ratio.below(2.5), ratio.below(1.5), ratio.below(1.99)
+        (True, False, None)
+        """
+        if self.high < threshold:
+            return True
+        return False if self.low >= threshold else None
+
     @property
     def interval_text(self) -> str:
         """The interval for a person: ``[1.97x, 2.01x]``."""
@@ -132,6 +148,7 @@ class Comparison:
         title: of the experiment, if any.
         prediction: what the reader expected the last variant's speed-up to be, if asked.
         machine: what the results depend on.
+        peaks: the rates that the machine reached beside this run, by device and dtype.
         started_utc: ISO 8601, seconds.
         duration_s: wall time of the whole comparison.
     """
@@ -151,6 +168,7 @@ class Comparison:
     started_utc: str = ""
     duration_s: float = math.nan
     caveats: tuple[Caveat, ...] = ()
+    peaks: tuple[Peaks, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -284,6 +302,35 @@ class Comparison:
 
         return plots.comparison_figure(self)
 
+    def explain(self, name: str | None = None) -> Explanation:
+        """What limits a variant: the limit that binds, the evidence, the next thing to try.
+
+        Only measured facts count: the samples, one evaluation taken apart into torch's operators
+        (after the timing, see `labkit.tracing`), and the rates that this machine reached. Where
+        they do not tell, the answer says so.
+
+        Args:
+            name: the variant; None: the last.
+
+        Raises:
+            KeyError: no such variant.
+
+        >>> import torch
+        >>> from labkit import compare
+        >>> x = torch.ones(2)
+        >>> def add():
+        ...     for _ in range(100):
+        ...         torch.add(x, 1)
+        >>> def multiply():
+        ...     for _ in range(100):
+        ...         torch.mul(x, 2)
+        >>> compare({"add": add, "multiply": multiply}, resolution=0.2).explain().limit
+        'dispatch overhead'
+        """
+        from labkit import explaining
+
+        return explaining.explain(self, name)
+
     def claim(self, name: str, **terms: Any) -> Claim:
         """Print one line that says whether a sentence about this result holds.
 
@@ -326,6 +373,7 @@ class Comparison:
             "started_utc": self.started_utc,
             "duration_s": self.duration_s,
             "caveats": [c.to_dict() for c in self.caveats],
+            "peaks": [p.to_dict() for p in self.peaks],
         }
 
     @classmethod
@@ -351,6 +399,7 @@ class Comparison:
         if data["machine"]:
             rest["machine"] = Machine.from_dict(data["machine"])
         rest["caveats"] = tuple(Caveat(**c) for c in data["caveats"])
+        rest["peaks"] = tuple(Peaks.from_dict(p) for p in data.get("peaks", ()))
         return cls(**rest)
 
     def to_json(self) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from labkit.worker import Run
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
-_SETTINGS = ("agree", "budget_s", "confidence", "resolution", "memory", "deadline_s")
+_SETTINGS = ("agree", "budget_s", "confidence", "resolution", "memory", "deadline_s", "trace")
 # As many points as a person waits for.
 _SWEEP_POINTS = 6
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from labkit.caveats import Caveat
+    from labkit.explaining import Explanation
     from labkit.peaks import Peaks
     from labkit.profiles import Findings
     from labkit.results import Comparison
@@ -42,7 +43,8 @@ def _rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def _text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell."""
     widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -79,7 +81,7 @@ def _values(comparison: Comparison) -> str:
 def as_text(comparison: Comparison) -> str:
     """The table, the verdicts in words and the caveats."""
     caveats = [f"caveat: {c}" for c in comparison.caveats]
-    return "\n".join([_text_table(*_rows(comparison)), *comparison.sentences, *caveats])
+    return "\n".join([text_table(*_rows(comparison)), *comparison.sentences, *caveats])
 
 
 def table_html(comparison: Comparison) -> str:
@@ -120,7 +122,7 @@ def _sweep_rows(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
 
 def sweep_as_text(sweep: Sweep) -> str:
     """The table of all points and what it says in words."""
-    return "\n".join([_text_table(*_sweep_rows(sweep)), *sweep.sentences])
+    return "\n".join([text_table(*_sweep_rows(sweep)), *sweep.sentences])
 
 
 def sweep_table_html(sweep: Sweep) -> str:
@@ -149,7 +151,26 @@ def peaks_as_html(peaks: Peaks) -> str:
     return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'
 
 
+def explanations_html(comparison: Comparison) -> str:
+    """What binds each variant, a sentence each, as HTML."""
+    lines = [comparison.explain(name).sentence for name in comparison.names[1:]]
+    return "".join(f"<p>{escape(line[0].upper() + line[1:])}</p>" for line in lines)
+
+
+def explanation_as_html(explanation: Explanation) -> str:
+    """What binds a variant, with the evidence, as HTML."""
+    first, *others = explanation.lines
+    inside = f"<p>{escape(explanation.verdict)}</p><p><strong>{escape(first)}</strong></p>"
+    inside += "".join(f"<p>{escape(line)}</p>" for line in others)
+    return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'
+
+
 def findings_as_html(findings: Findings) -> str:
     """What a profiler found, as HTML."""
-    inside = _html_table(findings.head, findings.rows, findings.title)
+    return result_html(findings.head, findings.rows, findings.title)
+
+
+def result_html(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """A table of measured numbers, marked as such."""
+    inside = _html_table(head, rows, caption)
     return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'

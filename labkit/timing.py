@@ -22,6 +22,8 @@ from labkit.variants import describe
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from labkit.traces import Trace
+
 # Long enough that reading the clock (about 50 ns) is below 0.01 % of a sample, short enough
 # that most samples fall between two bursts of whatever else the machine does.
 SAMPLE_S = 1e-3
@@ -91,7 +93,15 @@ class Finished:
     elapsed_s: float
 
 
-Event = Stage | Calibrated | Rounds | NoiseFloor | Garbage | Failure | Finished
+@dataclass(frozen=True)
+class Traced:
+    """What one evaluation did inside torch."""
+
+    variant: str
+    trace: Trace
+
+
+Event = Stage | Calibrated | Rounds | NoiseFloor | Garbage | Failure | Traced | Finished
 
 
 @dataclass

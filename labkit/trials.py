@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import statistics
 from labkit.caveats import Caveat
+from labkit.traces import Trace
 from labkit.units import format_bytes, format_share, format_time
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Trial:
             same code on the same data).
         flops, bytes_moved: per evaluation, as the variant states them.
         metrics: numbers that the variant brings along, such as its accuracy.
+        trace: what one evaluation did inside torch, if that was looked at.
 
     >>> trial = Trial("sum", times_s=(2e-6, 1e-6, 3e-6), rounds=(0, 1, 2))
     >>> trial.median_s, trial.fastest_s
@@ -114,6 +116,7 @@ class Trial:
     bytes_moved: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     caveats: tuple[Caveat, ...] = ()
+    trace: Trace | None = None
 
     def __post_init__(self) -> None:
         if len(self.times_s) != len(self.rounds):
@@ -164,6 +167,7 @@ class Trial:
             "bytes_moved": self.bytes_moved,
             "metrics": dict(self.metrics),
             "caveats": [c.to_dict() for c in self.caveats],
+            "trace": self.trace.to_dict() if self.trace else None,
         }
 
     @classmethod
@@ -175,6 +179,7 @@ class Trial:
                 "times_s": tuple(data["times_s"]),
                 "rounds": tuple(data["rounds"]),
                 "caveats": tuple(Caveat(**c) for c in data["caveats"]),
+                "trace": Trace.from_dict(data["trace"]) if data.get("trace") else None,
             }
         )
 

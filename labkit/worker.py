@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from labkit.caveats import seconds_to_type
+from labkit.caveats import ways_to_resolve
 from labkit.child import STAGES, Disagreement, Job, read_state, write_new_state
 from labkit.errors import AgreementError, LabkitError, ResolutionError
 from labkit.launch import Worker, start_worker
 from labkit.machines import machine
+from labkit.peaks import Peaks
 from labkit.pickling import dump_variants
 from labkit.recorder import Recorder, Settings
 from labkit.timing import Finished, Plan, Rounds, Stage
@@ -58,15 +59,16 @@ def resolution_refused(settings: Settings, floor: NoiseFloor) -> ResolutionError
     asked, reachable = settings.resolution, floor.reachable_resolution
     needed_s = settings.budget_s * (reachable / asked) ** 2
     return ResolutionError(
-        f"resolution={asked:g} is out of reach: at this moment {floor}. Ask for "
-        f"resolution={reachable:.2g}, or give budget_s={seconds_to_type(needed_s)}, or try on a "
-        "quieter machine"
+        f"resolution={asked:g} is out of reach: at this moment {floor}. To go on, "
+        f"{ways_to_resolve(reachable, needed_s)}, or try on a quieter machine"
     )
 
 
 # Runs of this process that hold a worker: somebody who waits for the queue polls them, or a
 # run that nobody polls would hold the queue for ever.
 _active: list[Run] = []
+# What this machine can reach, by threads: measured once for all runs of this process.
+_peaks: dict[int, list[Peaks]] = {}
 
 
 class Run:
@@ -260,6 +262,8 @@ class Run:
             # "" means the current directory, which the worker is told separately.
             tuple(p or str(Path.cwd()) for p in sys.path),
             str(Path.cwd()),
+            self.settings.trace,
+            tuple(_peaks.get(self.threads, ())),
         )
         handle, self._state_path = tempfile.mkstemp(prefix="labkit-")
         with os.fdopen(handle, "wb") as file:
@@ -291,6 +295,10 @@ class Run:
     def _take(self, event: object) -> None:
         self._recorder.take(event)
         match event:
+            case Peaks():
+                known = _peaks.setdefault(self.threads, [])
+                if event not in known:
+                    known.append(event)
             case Stage(text, variant):
                 self.stage = f"{text}: {variant}" if variant else text
             case Rounds(_, elapsed_s):
@@ -337,6 +345,11 @@ class Run:
         with contextlib.suppress(OSError):
             details = Path(self._state_path + ".err").read_text(errors="replace")[-1000:]
         job_kind, names = self._job
+        if index >= 0 and STAGES[stage] == "tracing":
+            # All that was to be timed has been timed.
+            answered = all(ratio.answered for ratio in self.comparison.ratios.values())
+            self._take(Finished("answered" if answered else "budget", self._job_elapsed_s))
+            return
         # Between two variants nobody's code runs; the baseline stands for all of them.
         name = names[max(0, index)]
         what = STAGES[stage] if index >= 0 else "starting"

@@ -78,7 +78,7 @@ def test_agree_may_raise_like_torch_testing():
 
 
 def test_a_hopeless_resolution_is_refused_with_the_way_out():
-    with pytest.raises(lab.ResolutionError, match=r"resolution=1e-06.*Ask for resolution="):
+    with pytest.raises(lab.ResolutionError, match=r"resolution=1e-06.*give resolution="):
         lab.compare({"a": busy(1000), "b": busy(1000)}, resolution=1e-6, budget_s=1)
 
 

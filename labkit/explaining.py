@@ -1,0 +1,485 @@
+"""Why a variant is not faster than it is: the limit that binds, the evidence, what to try next.
+
+Pure functions of what was measured: the samples, the trace of one evaluation, the rates that the
+machine reached. Every rule below looks for one cause and says nothing unless the numbers do; a
+new cause is one more function in `_RULES`. Where none of them speaks, the answer is that the lab
+cannot tell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from labkit.statistics import Verdict
+from labkit.units import format_bytes, format_rate, format_ratio, format_share, format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from labkit.machines import Machine
+    from labkit.peaks import Peaks
+    from labkit.results import Comparison, Ratio
+    from labkit.traces import OperatorUse, Trace
+    from labkit.trials import Trial
+
+# A cause is named when it accounts for at least this share of a variant's time.
+_SHARE = 0.5
+# Faster than a copy: a program that only reads does not wait for its writes.
+_MOST_SHARE = 1.7
+# A rate that is not better than this many times another is no gain.
+_GAIN = 1.2
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One limit, with what speaks for it.
+
+    Attributes:
+        limit: its name.
+        evidence: measured facts, in a sentence.
+        advice: the next thing to try.
+        share: of the variant's time that it accounts for; 1 where it explains all of it.
+    """
+
+    limit: str
+    evidence: str
+    advice: str
+    share: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.limit}: {self.evidence}. Next: {self.advice}."
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What limits one variant.
+
+    Attributes:
+        variant: its name.
+        verdict: how fast it is, in words.
+        causes: the one that binds, then others that the numbers show, too; empty if none does.
+        unknown: why there is no answer; empty if there is one.
+
+    >>> cause = Cause("memory bandwidth", "it moves 24 MB at 11.0 GB/s", "move fewer bytes")
+    >>> print(Explanation("sum", "sum is 1.01x faster than add", (cause,)))
+    sum is 1.01x faster than add
+    what binds sum: memory bandwidth: it moves 24 MB at 11.0 GB/s. Next: move fewer bytes.
+    """
+
+    variant: str
+    verdict: str
+    causes: tuple[Cause, ...] = ()
+    unknown: str = ""
+
+    @property
+    def limit(self) -> str:
+        """The name of the limit that binds; empty if that cannot be told."""
+        return self.causes[0].limit if self.causes else ""
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one line."""
+        if self.causes:
+            return f"what binds {self.variant}: {self.causes[0]}"
+        return f"what binds {self.variant}: cannot tell. {self.unknown}"
+
+    @property
+    def lines(self) -> list[str]:
+        """The answer, and what else the numbers show."""
+        return [self.sentence, *(f"also, {cause}" for cause in self.causes[1:])]
+
+    def __repr__(self) -> str:
+        # The same from run to run, so that a notebook's output stays comparable.
+        return f"Explanation({self.variant})"
+
+    def __str__(self) -> str:
+        return "\n".join([self.verdict, *self.lines])
+
+    def _repr_html_(self) -> str:
+        from labkit import tables
+
+        return tables.explanation_as_html(self)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A variant beside its baseline, and what the machine can do."""
+
+    comparison: Comparison
+    ratio: Ratio
+    trial: Trial
+    trace: Trace
+    base: Trial
+    base_trace: Trace
+
+    @property
+    def median_s(self) -> float:
+        return self.trial.median_s
+
+    @property
+    def faster(self) -> bool:
+        return self.ratio.verdict is Verdict.FASTER
+
+    @property
+    def slower(self) -> bool:
+        return self.ratio.verdict is Verdict.SLOWER
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.device == "cpu"
+
+    @property
+    def device(self) -> str:
+        """Where most of the time in operators is spent."""
+        return self.trace.device or self.trial.device
+
+    @property
+    def machine(self) -> Machine | None:
+        return self.comparison.machine
+
+    def peaks(self, dtype: str) -> Peaks | None:
+        """The rates of this variant's device, for products of this dtype."""
+        here = [p for p in self.comparison.peaks if p.device == self.device]
+        return next((p for p in here if p.dtype == dtype), here[0] if here else None)
+
+
+def explain(comparison: Comparison, name: str | None = None) -> Explanation:
+    """What limits a variant; see `labkit.results.Comparison.explain`."""
+    name = comparison.names[-1] if name is None else name
+    ratio = comparison[name]
+    if name == comparison.baseline and len(comparison) > 1:
+        verdict = f"{name} is the baseline"
+    else:
+        verdict = str(ratio)
+    trial, base = comparison.trials[name], comparison.trials[comparison.baseline]
+
+    def unknown(why: str) -> Explanation:
+        return Explanation(name, verdict, (), why)
+
+    if ratio.failure:
+        return unknown(f"It has no complete result: {ratio.failure}.")
+    if ratio.verdict is Verdict.INCONCLUSIVE and name != comparison.baseline:
+        remedies = {c.kind: c.remedy for c in comparison.caveats if c.variant in (None, name)}
+        # The most specific one.
+        kinds = [k for k in ("resolution", "too few rounds", "stopped", "budget") if k in remedies]
+        remedy = remedies[kinds[0]] if kinds else "give a larger budget_s"
+        return unknown(f"Whether it is faster is not known yet: {remedy}.")
+    trace, base_trace = trial.trace, base.trace
+    if trace is None or base_trace is None:
+        return unknown("It was not traced: the run was stopped, or trace=False was given.")
+    if trace.skipped:
+        return unknown(f"It was not traced: {trace.skipped}.")
+    case = _Case(comparison, ratio, trial, trace, base, base_trace)
+    certain = [cause for rule in _CERTAIN for cause in [rule(case)] if cause is not None]
+    weighed = [cause for rule in _WEIGHED for cause in [rule(case)] if cause is not None]
+    weighed.sort(key=lambda cause: -cause.share)
+    causes = (*certain, *weighed)
+    return Explanation(name, verdict, causes) if causes else unknown(_nothing_binds(case))
+
+
+# Rules that explain all of the time where they hold.
+
+
+def _same_work(case: _Case) -> Cause | None:
+    """The technique changed nothing that torch executes."""
+    mine, theirs = _work(case.trace), _work(case.base_trace)
+    if case.ratio.verdict is not Verdict.SAME or not mine or mine != theirs:
+        return None
+    if case.trace.graphs or case.base_trace.graphs:
+        return None
+    count = sum(mine.values())
+    return Cause(
+        "the same work",
+        f"it runs the same {count} operator{'s' if count > 1 else ''} as {case.base.name}, on the "
+        "same shapes and dtypes",
+        "check that the technique was applied: nothing that torch executes has changed",
+    )
+
+
+def _threads(case: _Case) -> Cause | None:
+    """More threads than cores, or a quota that stops them."""
+    machine = case.machine
+    throttled = [c for c in case.comparison.caveats if c.kind == "throttled"]
+    if machine is None or case.faster or not case.on_cpu:
+        return None
+    threads = case.trace.threads or case.trial.threads or 0
+    if threads <= machine.usable_threads and not throttled:
+        return None
+    if threads <= machine.usable_threads:
+        return Cause("the processor quota", throttled[0].text, throttled[0].remedy)
+    return Cause(
+        "threads",
+        f"{threads} threads share {machine.usable_cores:.3g} cores that may be used: they take "
+        "turns",
+        f"use {machine.usable_threads} of them: torch.set_num_threads({machine.usable_threads}), "
+        f"or threads={machine.usable_threads}",
+    )
+
+
+def _transfer(case: _Case) -> Cause | None:
+    """Copies between devices."""
+    trace = case.trace
+    share = min(1.0, trace.transfer_s / max(case.median_s, trace.time_s, 1e-12))
+    if share < _SHARE:
+        return None
+    return Cause(
+        "transfer",
+        f"{format_share(_two(share))} of its time goes into moving "
+        f"{format_bytes(trace.transfer_bytes)} between devices",
+        "keep the data on the device between calls, or move it while the device computes "
+        "(pinned memory, non_blocking=True)",
+        share,
+    )
+
+
+def _instructions(case: _Case) -> Cause | None:
+    """A number format for which this processor has no fast path."""
+    machine, dtype = case.machine, case.trace.dtype
+    if not case.on_cpu or machine is None or case.faster or dtype == case.base_trace.dtype:
+        return None
+    need = {"bfloat16": "bf16", "float16": "fp16"}.get(dtype, "vnni" if "int8" in dtype else "")
+    share = _dtype_share(case.trace, dtype)
+    if not need or share < _SHARE:
+        return None
+    spent = f"{format_share(_two(share))} of its time is in {dtype} operators"
+    other = case.base_trace.dtype or "float32"
+    rates = {p.dtype: p.gemm_flops_per_s for p in case.comparison.peaks if p.device == "cpu"}
+    if dtype in rates and "float32" in rates:
+        if rates[dtype] > _GAIN * rates["float32"]:
+            return None
+        evidence = (
+            f"{spent}, and here a {dtype} product reaches "
+            f"{format_rate(rates[dtype], 'FLOP/s')}, a float32 product "
+            f"{format_rate(rates['float32'], 'FLOP/s')}"
+        )
+    elif machine.has(need) or not machine.isa:
+        return None
+    else:
+        evidence = f"{spent}, and {(machine.missing(need) or '').rstrip('.')}"
+    return Cause(
+        "instructions",
+        evidence,
+        f"stay with {other} on this processor, or use one with {need}",
+        share,
+    )
+
+
+def _graph_breaks(case: _Case) -> Cause | None:
+    """torch.compile had to cut the function into pieces."""
+    breaks = case.trace.graph_breaks
+    count = sum(breaks.values())
+    if not count or case.faster:
+        return None
+    reason = max(breaks, key=lambda text: breaks[text]).split("\n")[0][:120].rstrip(". ")
+    return Cause(
+        "graph breaks",
+        f"torch.compile cut it into pieces {count} time{'s' if count > 1 else ''}: {reason}",
+        "take the breaks out of the hot path; torch.compile(..., fullgraph=True) names the line",
+    )
+
+
+def _extra_work(case: _Case) -> Cause | None:
+    """A slower variant that does more than the baseline."""
+    mine, theirs = case.trace, case.base_trace
+    if not case.slower or not theirs.operators or mine.graphs or theirs.graphs:
+        return None
+    known = {use.key for use in theirs.operators}
+    added = [use for use in mine.operators if use.key not in known and use.bytes_moved]
+    share = sum(use.time_s for use in added) / max(mine.time_s, 1e-12)
+    grown = [
+        f"{after / before:.2g} times the {what}"
+        for what, before, after in (
+            ("operators", theirs.calls, mine.calls),
+            ("bytes", theirs.bytes_moved, mine.bytes_moved),
+            ("FLOPs", theirs.flops, mine.flops),
+        )
+        if before and after > 1.3 * before
+    ]
+    if share < _SHARE / 2 or not grown:
+        return None
+    return Cause(
+        "extra work",
+        f"it does {' and '.join(grown)} of {case.base.name}; {_largest(added, mine.time_s)} "
+        "are new",
+        "let a compiler fuse the new operators, or use a kernel that does without them",
+        share,
+    )
+
+
+# Rules that account for a share of the time: the largest binds.
+
+
+def _waiting(case: _Case) -> Cause | None:
+    """Neither torch nor Python is at work."""
+    share = 1 - case.trace.cpu_share
+    if not case.on_cpu or share < _SHARE:
+        return None
+    return Cause(
+        "waiting",
+        f"the processor is idle for {format_share(_two(share))} of its time",
+        "look for input, output, locks or sleeps; fetch the data ahead of time",
+        share,
+    )
+
+
+def _dispatch(case: _Case) -> Cause | None:
+    """Many small operators, each of which must be started."""
+    trace = case.trace
+    # A compiled function starts fewer operators than are seen.
+    share = min(1.0, trace.calls * trace.dispatch_s / max(case.median_s, 1e-12))
+    if share < _SHARE or trace.graphs:
+        return None
+    way_out = "torch.compile" if case.on_cpu else "torch.compile or CUDA graphs"
+    return Cause(
+        "dispatch overhead" if case.on_cpu else "launch overhead",
+        f"it starts {trace.calls} operators, {format_time(trace.dispatch_s)} each before any work "
+        f"is done: {format_share(_two(share))} of its {format_time(case.median_s)}",
+        f"fewer and larger operators: a larger batch, or {way_out}",
+        share,
+    )
+
+
+def _outside(case: _Case) -> Cause | None:
+    """Python between the operators."""
+    trace = case.trace
+    if not case.on_cpu or trace.graphs or not trace.operators:
+        return None
+    busy = min(1.0, trace.cpu_share)
+    share = busy - trace.time_s / max(case.median_s, 1e-12)
+    started = trace.calls * trace.dispatch_s / max(case.median_s, 1e-12)
+    if share < _SHARE or started >= _SHARE:
+        return None
+    return Cause(
+        "Python",
+        f"{format_share(_two(share))} of its time is outside of torch's {trace.calls} operators",
+        "profile it (cProfile, line_profiler: notebook 01); move the work into fewer, larger "
+        "operators",
+        share,
+    )
+
+
+def _untouched(case: _Case) -> Cause | None:
+    """Amdahl's law: what the technique leaves alone.
+
+    Source: Amdahl, "Validity of the single processor approach to achieving large scale computing
+    capabilities", AFIPS 1967.
+    """
+    mine, theirs = case.trace, case.base_trace
+    if not mine.operators or not theirs.operators or mine.graphs or theirs.graphs:
+        return None
+    kept = set(_work(mine)) & set(_work(theirs))
+    if not kept or kept >= set(_work(theirs)) or case.slower:
+        return None
+    uses = [use for use in theirs.operators if use.key in kept]
+    share = sum(use.time_s for use in uses) / max(theirs.time_s, 1e-12)
+    # What was reached must not contradict what is said.
+    if share < _SHARE or case.ratio.low > 1.1 / share:
+        return None
+    return Cause(
+        "untouched operators",
+        f"{format_share(_two(share))} of {case.base.name}'s time is in operators that it leaves "
+        f"as they are ({_largest(uses, theirs.time_s)}): with all the rest for nothing it would "
+        f"be {format_ratio(1 / share)} as fast",
+        "turn to those operators first",
+        share,
+    )
+
+
+def _roof(case: _Case) -> Cause | None:
+    """The machine's own limits: bytes and operations against the rates that it reached.
+
+    Source: Williams, Waterman and Patterson, "Roofline", Communications of the ACM 52(4), 2009.
+    """
+    trace, trial, seconds = case.trace, case.trial, case.median_s
+    dtype = trace.dtype or "float32"
+    peaks = case.peaks(dtype)
+    if peaks is None or not seconds > 0:
+        return None
+    flops = trial.flops or float(trace.flops)
+    # A compiler fuses operators: what they would move one by one is not what is moved.
+    counted = 0 if trace.graphs else trace.bytes_moved
+    moved = trial.bytes_moved or float(counted)
+    rate = peaks.copy_bytes_per_s(trace.working_set_bytes)
+    move_share = moved / rate / seconds
+    work_share = flops / peaks.gemm_flops_per_s / seconds if peaks.dtype == dtype else 0.0
+    if max(move_share, work_share) < _SHARE:
+        return None
+    if work_share >= move_share:
+        if work_share > _MOST_SHARE:
+            return None
+        return Cause(
+            "arithmetic",
+            f"it computes at {format_rate(flops / seconds, 'FLOP/s')}, "
+            f"{format_share(_two(work_share))} of the best {dtype} product here "
+            f"({format_rate(peaks.gemm_flops_per_s, 'FLOP/s')})",
+            "fewer operations (a smaller or pruned model), or a number format that this device "
+            "computes faster",
+            min(1.0, work_share),
+        )
+    if move_share > _MOST_SHARE:
+        return None
+    in_cache = rate > _GAIN * peaks.bandwidth_bytes_per_s
+    size = format_bytes(trace.working_set_bytes)
+    return Cause(
+        "cache bandwidth" if in_cache else "memory bandwidth",
+        f"it moves {format_bytes(moved)} at {format_rate(moved / seconds, 'B/s')}, "
+        f"{format_share(_two(move_share))} of what a copy reaches here with "
+        f"{size} ({format_rate(rate, 'B/s')})",
+        "move fewer bytes: fuse operators, write in place, use a smaller number format"
+        + ("" if in_cache else ", or work in pieces that fit into a cache"),
+        min(1.0, move_share),
+    )
+
+
+_CERTAIN = (_same_work, _threads, _transfer, _instructions, _graph_breaks, _extra_work)
+_WEIGHED = (_waiting, _dispatch, _outside, _untouched, _roof)
+
+
+def _nothing_binds(case: _Case) -> str:
+    """Why no rule spoke."""
+    trace = case.trace
+    if not trace.operators:
+        return (
+            "It runs no operator of torch, so there is nothing to hold against the limits of the "
+            "machine: profile it (cProfile, line_profiler: notebook 01)."
+        )
+    peaks = case.peaks(trace.dtype or "float32")
+    if peaks is None:
+        return "What this device can reach was not measured."
+    return (
+        f"No limit that the lab measures accounts for half of its time; it goes into "
+        f"{_largest(trace.operators, trace.time_s)}: look there."
+    )
+
+
+def _work(trace: Trace) -> Counter[tuple[str, str, str, str]]:
+    """What is executed, views left out: they move nothing."""
+    work: Counter[tuple[str, str, str, str]] = Counter()
+    for use in trace.operators:
+        if use.bytes_moved:
+            work[use.key] += use.calls
+    return work
+
+
+def _dtype_share(trace: Trace, dtype: str) -> float:
+    mine = sum(use.time_s for use in trace.operators if use.dtype == dtype)
+    return mine / max(trace.time_s, 1e-12)
+
+
+def _largest(uses: Iterable[OperatorUse], total_s: float, most: int = 3) -> str:
+    """The operators that take most of the time, with their shares."""
+    times: dict[str, float] = {}
+    for use in uses:
+        times[use.name] = times.get(use.name, 0.0) + use.time_s
+    first = sorted(times, key=lambda name: -times[name])[:most]
+    return ", ".join(
+        f"{name} ({format_share(_two(times[name] / max(total_s, 1e-12)))})" for name in first
+    )
+
+
+def _two(share: float) -> float:
+    """Two digits: more would claim more than one trace can know."""
+    return float(f"{share:.2g}") if math.isfinite(share) else share
