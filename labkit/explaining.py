@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _SHARE = 0.5
 # Faster than a copy: a program that only reads does not wait for its writes.
 _MOST_SHARE = 1.7
+# An operator that takes no more than this many times as long as one on a single number is small.
+_SMALL = 4
 # A rate that is not better than this many times another is no gain.
 _GAIN = 1.2
 
@@ -140,10 +142,34 @@ class _Case:
     def machine(self) -> Machine | None:
         return self.comparison.machine
 
-    def peaks(self, dtype: str) -> Peaks | None:
-        """The rates of this variant's device, for products of this dtype."""
+    @property
+    def peaks(self) -> Peaks | None:
+        """The rates of this variant's device, for products of its dtype if they are known."""
         here = [p for p in self.comparison.peaks if p.device == self.device]
+        dtype = self.trace.dtype
         return next((p for p in here if p.dtype == dtype), here[0] if here else None)
+
+    @property
+    def flops(self) -> float:
+        return self.trial.flops or float(self.trace.flops)
+
+    @property
+    def moved(self) -> float:
+        """Bytes; 0 where nobody knows."""
+        # A compiler fuses operators: what they would move one by one is not what is moved.
+        counted = 0 if self.trace.graphs else self.trace.bytes_moved
+        return self.trial.bytes_moved or float(counted)
+
+    @property
+    def roof_shares(self) -> tuple[float, float]:
+        """Its rates as shares of what the device can reach: of moving bytes, of arithmetic."""
+        peaks = self.peaks
+        if peaks is None or not self.median_s > 0:
+            return 0.0, 0.0
+        rate = peaks.copy_bytes_per_s(self.trace.working_set_bytes)
+        same = peaks.dtype == (self.trace.dtype or peaks.dtype)
+        work = self.flops / peaks.gemm_flops_per_s / self.median_s if same else 0.0
+        return self.moved / rate / self.median_s, work
 
 
 def explain(comparison: Comparison, name: str | None = None) -> Explanation:
@@ -327,19 +353,26 @@ def _waiting(case: _Case) -> Cause | None:
 
 def _dispatch(case: _Case) -> Cause | None:
     """Many small operators, each of which must be started."""
-    trace = case.trace
-    # A compiled function starts fewer operators than are seen.
-    share = min(1.0, trace.calls * trace.dispatch_s / max(case.median_s, 1e-12))
-    if share < _SHARE or trace.graphs:
+    if not _are_small(case):
         return None
+    trace = case.trace
     way_out = "torch.compile" if case.on_cpu else "torch.compile or CUDA graphs"
     return Cause(
         "dispatch overhead" if case.on_cpu else "launch overhead",
-        f"it starts {trace.calls} operators, {format_time(trace.dispatch_s)} each before any work "
-        f"is done: {format_share(_two(share))} of its {format_time(case.median_s)}",
+        f"it starts {trace.calls} operators and takes {format_time(case.median_s / trace.calls)} "
+        f"for each; an operator on one number takes {format_time(trace.dispatch_s)}",
         f"fewer and larger operators: a larger batch, or {way_out}",
-        share,
+        1 - max(case.roof_shares),
     )
+
+
+def _are_small(case: _Case) -> bool:
+    """Whether operators are over almost as soon as they have been started."""
+    trace = case.trace
+    # A compiled function starts fewer operators than are seen.
+    if not trace.calls or trace.graphs or max(case.roof_shares) >= _SHARE:
+        return False
+    return case.median_s / trace.calls <= _SMALL * trace.dispatch_s
 
 
 def _outside(case: _Case) -> Cause | None:
@@ -349,8 +382,7 @@ def _outside(case: _Case) -> Cause | None:
         return None
     busy = min(1.0, trace.cpu_share)
     share = busy - trace.time_s / max(case.median_s, 1e-12)
-    started = trace.calls * trace.dispatch_s / max(case.median_s, 1e-12)
-    if share < _SHARE or started >= _SHARE:
+    if share < _SHARE or _are_small(case):
         return None
     return Cause(
         "Python",
@@ -393,27 +425,17 @@ def _roof(case: _Case) -> Cause | None:
 
     Source: Williams, Waterman and Patterson, "Roofline", Communications of the ACM 52(4), 2009.
     """
-    trace, trial, seconds = case.trace, case.trial, case.median_s
-    dtype = trace.dtype or "float32"
-    peaks = case.peaks(dtype)
-    if peaks is None or not seconds > 0:
-        return None
-    flops = trial.flops or float(trace.flops)
-    # A compiler fuses operators: what they would move one by one is not what is moved.
-    counted = 0 if trace.graphs else trace.bytes_moved
-    moved = trial.bytes_moved or float(counted)
-    rate = peaks.copy_bytes_per_s(trace.working_set_bytes)
-    move_share = moved / rate / seconds
-    work_share = flops / peaks.gemm_flops_per_s / seconds if peaks.dtype == dtype else 0.0
-    if max(move_share, work_share) < _SHARE:
+    trace, seconds, peaks = case.trace, case.median_s, case.peaks
+    move_share, work_share = case.roof_shares
+    if peaks is None or max(move_share, work_share) < _SHARE:
         return None
     if work_share >= move_share:
         if work_share > _MOST_SHARE:
             return None
         return Cause(
             "arithmetic",
-            f"it computes at {format_rate(flops / seconds, 'FLOP/s')}, "
-            f"{format_share(_two(work_share))} of the best {dtype} product here "
+            f"it computes at {format_rate(case.flops / seconds, 'FLOP/s')}, "
+            f"{format_share(_two(work_share))} of the best {peaks.dtype} product here "
             f"({format_rate(peaks.gemm_flops_per_s, 'FLOP/s')})",
             "fewer operations (a smaller or pruned model), or a number format that this device "
             "computes faster",
@@ -421,11 +443,12 @@ def _roof(case: _Case) -> Cause | None:
         )
     if move_share > _MOST_SHARE:
         return None
+    rate = peaks.copy_bytes_per_s(trace.working_set_bytes)
     in_cache = rate > _GAIN * peaks.bandwidth_bytes_per_s
     size = format_bytes(trace.working_set_bytes)
     return Cause(
         "cache bandwidth" if in_cache else "memory bandwidth",
-        f"it moves {format_bytes(moved)} at {format_rate(moved / seconds, 'B/s')}, "
+        f"it moves {format_bytes(case.moved)} at {format_rate(case.moved / seconds, 'B/s')}, "
         f"{format_share(_two(move_share))} of what a copy reaches here with "
         f"{size} ({format_rate(rate, 'B/s')})",
         "move fewer bytes: fuse operators, write in place, use a smaller number format"
@@ -446,8 +469,7 @@ def _nothing_binds(case: _Case) -> str:
             "It runs no operator of torch, so there is nothing to hold against the limits of the "
             "machine: profile it (cProfile, line_profiler: notebook 01)."
         )
-    peaks = case.peaks(trace.dtype or "float32")
-    if peaks is None:
+    if case.peaks is None:
         return "What this device can reach was not measured."
     return (
         f"No limit that the lab measures accounts for half of its time; it goes into "
