@@ -14,7 +14,7 @@ PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab test test-unit test-notebooks test-browser notebooks bench check format clean
+.PHONY: help lab test test-unit test-notebooks test-browser notebooks record bench check format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
@@ -52,6 +52,9 @@ test-browser: $(VENV)/.installed-test ## real JupyterLab in real Chromium
 
 notebooks: $(VENV)/.installed ## run all notebooks on clean kernels and save them
 	$(PY) tools/execute_notebooks.py notebooks
+
+record: $(VENV)/.installed ## measure the notebooks' experiments on this machine, into data/recorded
+	$(PY) tools/record.py
 
 bench: $(VENV)/.installed-bench ## the lab's figures beside those of its peers
 	$(PY) -m bench

@@ -34,6 +34,7 @@ _HOMES = {
     "check": "claims",
     "Panel": "panel",
     "history": "records",
+    "recorded": "recordings",
     "Machine": "machines",
     "machine": "machines",
     "Device": "inventory",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from labkit.machines import machine as machine
     from labkit.panel import Panel as Panel
     from labkit.peaks import measure_peaks as measure_peaks
+    from labkit.recordings import recorded as recorded
     from labkit.records import history as history
     from labkit.results import Comparison as Comparison
     from labkit.results import Ratio as Ratio

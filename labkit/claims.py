@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from labkit.machines import Machine, machine
 from labkit.units import format_bytes, format_ratio, format_share
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from labkit.results import Comparison
 
 CONFIRMED, REFUTED, INCONCLUSIVE = "CONFIRMED", "REFUTED", "INCONCLUSIVE"
 NOT_HERE = "NOT HERE"
+NOT_MEASURED = "not measured here"
 # What a peak is off by when nothing differs: pages that a library touches for the first time.
 _MEMORY_NOISE_BYTES = 2**20
 
@@ -49,20 +53,40 @@ class Claim:
 
 def check(
     sentence: str,
-    holds: bool | None,  # noqa: FBT001  (the sentence before it gives it a name)
+    holds: bool | Callable[[], bool | None] | None,  # noqa: FBT001  (the sentence names it)
     *,
     seen: str = "",
     subject: str = "check",
+    needs: str | tuple[str, ...] | None = None,
 ) -> Claim:
     """Print a claim about anything: True CONFIRMED, False REFUTED, None INCONCLUSIVE.
+
+    Args:
+        sentence: what is claimed.
+        holds: whether it holds; a function is asked only where the machine has what it needs.
+        seen: the numbers behind it.
+        subject: what it is about.
+        needs: what the machine must have, as in `labkit.Machine.has`; without it: NOT HERE.
 
     >>> claim = check("the loss went down", 0.1 < 2.3, seen="2.30 to 0.10", subject="training")
     training: 2.30 to 0.10  CONFIRMED: the loss went down
     """
-    state = INCONCLUSIVE if holds is None else CONFIRMED if holds else REFUTED
-    claim = Claim(subject, seen, state, sentence)
+    wanted, missing = missing_here(machine(), needs)
+    if missing:
+        claim = Claim(subject, NOT_MEASURED, NOT_HERE, sentence, wanted, missing)
+    else:
+        known = holds() if callable(holds) else holds
+        state = INCONCLUSIVE if known is None else CONFIRMED if known else REFUTED
+        claim = Claim(subject, seen, state, sentence, wanted)
     print(claim)
     return claim
+
+
+def missing_here(here: Machine | None, needs: str | tuple[str, ...] | None) -> tuple[str, str]:
+    """What a claim needs, as one text, and what the machine lacks of it, in sentences."""
+    wanted = () if needs is None else (needs,) if isinstance(needs, str) else tuple(needs)
+    lacks = [why for need in wanted if here and (why := here.missing(need))]
+    return ", ".join(wanted), " ".join(lacks)
 
 
 def _state(low: float, high: float, threshold: float) -> str:
@@ -113,13 +137,10 @@ def check_claim(
         "same_as": f"same speed within {format_share(share)}",
         "less_memory_than": f"{at_least}less memory",
     }[word]
-    wanted = () if needs is None else (needs,) if isinstance(needs, str) else tuple(needs)
-    machine = comparison.machine
-    missing = [why for need in wanted if machine and (why := machine.missing(need))]
+    wanted, missing = missing_here(comparison.machine, needs)
     # Without a GPU there is no variant on it, and the claim still says what it would need.
     if missing and not {name, other} <= set(comparison.names):
-        seen = "not measured here"
-        return Claim(subject, seen, NOT_HERE, sentence, ", ".join(wanted), " ".join(missing))
+        return Claim(subject, NOT_MEASURED, NOT_HERE, sentence, wanted, missing)
     ratio = comparison.ratio(name, other)
     seen = f"{format_ratio(ratio.speedup)} {ratio.interval_text}"
     if ratio.failure and not ratio.rounds:
@@ -149,5 +170,5 @@ def check_claim(
             state = INCONCLUSIVE if near else CONFIRMED if gap_bytes >= 0 else REFUTED
 
     if missing:
-        return Claim(subject, seen, NOT_HERE, sentence, ", ".join(wanted), " ".join(missing))
-    return Claim(subject, seen, state, sentence, ", ".join(wanted))
+        return Claim(subject, seen, NOT_HERE, sentence, wanted, missing)
+    return Claim(subject, seen, state, sentence, wanted)

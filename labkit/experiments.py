@@ -6,9 +6,12 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from labkit.claims import missing_here
 from labkit.devices import check_device
+from labkit.machines import machine
 from labkit.parameters import parse_all
 from labkit.recorder import Settings
+from labkit.results import Comparison
 from labkit.sweeps import Sweep, SweepPoint
 from labkit.variants import Variant, as_variants
 from labkit.worker import Run
@@ -16,7 +19,6 @@ from labkit.worker import Run
 if TYPE_CHECKING:
     from labkit.claims import Claim
     from labkit.panel import Panel
-    from labkit.results import Comparison
 
 Variants = Mapping[str, "Callable[[], Any] | Variant"]
 
@@ -254,16 +256,20 @@ class Experiment:
         """
         if less_memory_than is not None:
             given.setdefault("memory", True)
-        return self.run(**given).claim(
-            name,
-            faster_than=faster_than,
-            slower_than=slower_than,
-            same_as=same_as,
-            less_memory_than=less_memory_than,
-            by=by,
-            within=within,
-            needs=needs,
-        )
+        terms: dict[str, Any] = {
+            "faster_than": faster_than,
+            "slower_than": slower_than,
+            "same_as": same_as,
+            "less_memory_than": less_memory_than,
+            "by": by,
+            "within": within,
+            "needs": needs,
+        }
+        here = machine(accelerators=True) if needs is not None else None
+        if missing_here(here, needs)[1]:
+            # Where the machine lacks what it takes, the variants could not even be made.
+            return Comparison({}, machine=here).claim(name, **terms)
+        return self.run(**given).claim(name, **terms)
 
     def panel(self, **given: Any) -> Panel:
         """The live face of this experiment; it does nothing until somebody presses Run.

@@ -11,20 +11,20 @@ import math
 import os
 import platform
 import re
+import shutil
 import sys
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from labkit import cgroups, processors
 from labkit.cgroups import ROOT, Load, Throttling, load, throttling, usable_cores
 from labkit.processors import FEATURES
 from labkit.units import format_bytes
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = [
     "Accelerator",
@@ -38,6 +38,8 @@ __all__ = [
     "usable_cores",
 ]
 
+# Those that torch's inductor looks for.
+_COMPILERS = ("g++", "clang++", "c++", "cl")
 _DEVICES = ("gpu", "cuda", "mps", "xpu")
 
 
@@ -82,6 +84,7 @@ class Machine:
         turbo: whether the processor may exceed its base frequency; None: not readable.
         virtual_machine: whether a hypervisor shows itself; None: cannot tell.
         container: whether it looks like one.
+        compiler: the C++ compiler that torch.compile would find; None: there is none.
 
     >>> here = machine()
     >>> Machine.from_dict(here.to_dict()) == here
@@ -107,6 +110,7 @@ class Machine:
     turbo: bool | None = None
     virtual_machine: bool | None = None
     container: bool = False
+    compiler: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.usable_cores < math.inf:
@@ -151,7 +155,7 @@ class Machine:
 
         Args:
             need: a feature ("vnni", "amx_bf16"), a device ("gpu" for any, "cuda", "mps", "xpu"),
-                "2 cores" (usable ones) or "4 GiB" (usable memory).
+                "2 cores" (usable ones), "4 GiB" (usable memory) or "compiler" (of C++).
 
         Raises:
             ValueError: a need that nobody knows, with what there is.
@@ -182,6 +186,13 @@ class Machine:
                 f"This needs {need}, and {self.usable_cores:.3g} may be used here: threads would "
                 "take turns, so no gain from sharing the work can show."
             )
+        if need == "compiler":
+            if self.compiler:
+                return None
+            return (
+                "This needs a C++ compiler, and none is found here: torch.compile cannot make "
+                "code for the processor. On Debian and Ubuntu: apt-get install g++ python3-dev."
+            )
         if need in _DEVICES:
             kinds = {a.kind for a in self.accelerators or ()}
             if need in kinds or (need == "gpu" and kinds):
@@ -197,7 +208,7 @@ class Machine:
                 "processor, where other limits hold."
             )
         if need not in FEATURES:
-            allowed = ", ".join([*FEATURES, *_DEVICES])
+            allowed = ", ".join([*FEATURES, *_DEVICES, "compiler"])
             raise ValueError(f"needs={need!r} is not known; say one of {allowed}, 2 cores, 4 GiB")
         if need in self.isa:
             return None
@@ -333,7 +344,15 @@ def _static(root: Path) -> Mapping[str, Any]:
         "virtual_machine": "hypervisor" in flags if "fpu" in flags else None,
         "container": any(mark.exists() for mark in marks)
         or bool(re.search("docker|kubepods|lxc|containerd", groups)),
+        "compiler": _compiler(),
     }
+
+
+def _compiler() -> str | None:
+    """Of C++, with the headers of Python beside it; its name."""
+    found = next((c for c in (os.environ.get("CXX"), *_COMPILERS) if c and shutil.which(c)), None)
+    headers = sysconfig.get_path("include")
+    return found if headers and (Path(headers) / "Python.h").exists() else None
 
 
 def _versions(*names: str) -> dict[str, str]:

@@ -60,7 +60,7 @@ class RooflinePoint:
 
 
 def place(peaks: Peaks, comparison: Comparison) -> list[RooflinePoint]:
-    """Where the variants stand that state their ``flops`` and ``bytes_moved``.
+    """Where the variants stand that state their ``flops`` and ``bytes_moved``, or were traced.
 
     >>> from labkit.peaks import CopyRate, GemmRate, Peaks
     >>> from labkit.results import Comparison
@@ -72,10 +72,11 @@ def place(peaks: Peaks, comparison: Comparison) -> list[RooflinePoint]:
     """
     points = []
     for name, trial in comparison.trials.items():
-        if trial.flops and trial.bytes_moved and trial.times_s:
-            intensity = trial.flops / trial.bytes_moved
-            rate = trial.flops / trial.median_s
-            limit, _ = peaks.bound(trial.flops, trial.bytes_moved)
+        flops, moved = trial.cost
+        if flops and moved and trial.times_s:
+            intensity = flops / moved
+            rate = flops / trial.median_s
+            limit, _ = peaks.bound(flops, moved)
             share = rate / peaks.roofline(intensity)
             points.append(RooflinePoint(name, intensity, rate, share, limit))
     return points

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
     from labkit.caveats import Caveat
     from labkit.explaining import Explanation
+    from labkit.machines import Machine
     from labkit.peaks import Peaks
     from labkit.profiles import Findings
+    from labkit.recordings import Recordings
     from labkit.results import Comparison
     from labkit.sweeps import Sweep
 
@@ -168,6 +170,26 @@ def explanation_as_html(explanation: Explanation) -> str:
 def findings_as_html(findings: Findings) -> str:
     """What a profiler found, as HTML."""
     return result_html(findings.head, findings.rows, findings.title)
+
+
+def recordings_as_html(recordings: Recordings) -> str:
+    """Every recorded result with its machine, as HTML."""
+    head = ["experiment", "recorded on", "date", "versions", "result"]
+    rows = [
+        [each.name, each.place, each.date, _versions(each.machine), sentence]
+        for group in recordings.values()
+        for each in group
+        for sentence in each.result.sentences
+    ]
+    inside = _html_table(head, rows, "Recorded, not measured here") if rows else ""
+    lines = [] if rows else recordings.lines
+    lines = [*lines, *(f"skipped {name}: {why}" for name, why in recordings.skipped.items())]
+    inside += "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'
+
+
+def _versions(machine: Machine) -> str:
+    return ", ".join(f"{name} {version}" for name, version in machine.versions.items())
 
 
 def result_html(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:

@@ -126,6 +126,17 @@ class Trial:
             )
 
     @property
+    def cost(self) -> tuple[float | None, float | None]:
+        """FLOPs and bytes of one evaluation: as stated, else as traced; None where unknown."""
+        trace = self.trace
+        flops, moved = self.flops, self.bytes_moved
+        if trace is not None:
+            flops = flops or trace.flops or None
+            # A compiler fuses operators: what they would move one by one is not what is moved.
+            moved = moved or (None if trace.graphs else trace.bytes_moved or None)
+        return flops, moved
+
+    @property
     def median_s(self) -> float:
         """The median sample, seconds per evaluation; NaN without samples."""
         return median(self.times_s) if self.times_s else math.nan

@@ -2,6 +2,7 @@
 
 import pytest
 
+import labkit as lab
 from labkit.machines import Machine, machine
 from labkit.results import Comparison
 from labkit.trials import PeakMemory, Trial
@@ -89,6 +90,31 @@ def test_terms_that_make_no_sentence_are_refused(terms, message):
 def test_an_unknown_variant_names_the_ones_there_are():
     with pytest.raises(KeyError, match="no variant 'int8'"):
         result(slow=2.0, fast=1.0).claim("int8", faster_than="slow")
+
+
+def test_a_claim_on_a_device_that_is_not_here_needs_no_variant_on_it(monkeypatch):
+    monkeypatch.setattr(Machine, "missing", lambda self, need: f"This machine has no {need}.")
+    claim = result(machine=machine(), slow=2.0, fast=1.0).claim(
+        "cuda:0", faster_than="slow", by=5, needs="cuda"
+    )
+    assert claim.state == "NOT HERE"
+    assert "at least 5x faster (needs cuda)" in str(claim)
+
+
+def test_an_experiment_that_cannot_run_here_is_not_run():
+    @lab.experiment(size=[1])
+    def impossible(size):
+        raise RuntimeError("this must not be called")
+
+    claim = impossible.claim("fast", faster_than="slow", needs="4000000 GiB")
+    assert claim.state == "NOT HERE"
+
+
+def test_a_check_asks_only_where_the_machine_has_what_it_needs():
+    claim = lab.check("never asked", lambda: 1 / 0 > 0, needs="4000000 GiB")
+    assert claim.state == "NOT HERE"
+    assert lab.check("asked", lambda: True, needs="1 GiB").state == "CONFIRMED"
+    assert lab.check("open", lambda: None).state == "INCONCLUSIVE"
 
 
 def test_what_the_machine_lacks_is_taught_and_nothing_is_claimed(monkeypatch):
