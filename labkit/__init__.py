@@ -42,6 +42,7 @@ _HOMES = {
     "on_each_device": "inventory",
     "Explanation": "explaining",
     "measure_peaks": "peaks",
+    "memory_ledger": "ledger",
     "LabkitError": "errors",
     "AgreementError": "errors",
     "ResolutionError": "errors",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from labkit.inventory import Device as Device
     from labkit.inventory import devices as devices
     from labkit.inventory import on_each_device as on_each_device
+    from labkit.ledger import memory_ledger as memory_ledger
     from labkit.machines import Machine as Machine
     from labkit.machines import machine as machine
     from labkit.panel import Panel as Panel

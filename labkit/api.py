@@ -6,9 +6,9 @@ import gc
 from typing import TYPE_CHECKING, Any
 
 from labkit.child import disagreement, with_traces
-from labkit.devices import check_device, sampler_for
 from labkit.errors import AgreementError, WorkerError
 from labkit.recorder import Recorder, Settings
+from labkit.samplers import check_device, sampler_for
 from labkit.timing import Finished, Plan, measure_rounds
 from labkit.traces import CompileWatch
 from labkit.variants import Variant, as_variants

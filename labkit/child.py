@@ -186,7 +186,7 @@ def _run(job: Job, steps: _Steps) -> Any:
     if job.names[0] not in calls:
         yield Finished("failed", 0.0)
         return
-    from labkit.devices import sampler_for
+    from labkit.samplers import sampler_for
 
     sampler = sampler_for(job.device)
     # What exists now stays; the collector's turn between samples then costs microseconds.

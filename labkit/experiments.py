@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labkit.claims import missing_here
-from labkit.devices import check_device
 from labkit.machines import machine
 from labkit.parameters import parse_all
 from labkit.recorder import Settings
 from labkit.results import Comparison
+from labkit.samplers import check_device
 from labkit.sweeps import Sweep, SweepPoint
 from labkit.variants import Variant, as_variants
 from labkit.worker import Run

@@ -211,7 +211,9 @@ def explain(comparison: Comparison, name: str | None = None) -> Explanation:
 def _same_work(case: _Case) -> Cause | None:
     """The technique changed nothing that torch executes."""
     mine, theirs = _work(case.trace), _work(case.base_trace)
-    if case.ratio.verdict is not Verdict.SAME or not mine or mine != theirs:
+    if case.trial is case.base or case.ratio.verdict is not Verdict.SAME:
+        return None
+    if not mine or mine != theirs:
         return None
     if case.trace.graphs or case.base_trace.graphs:
         return None

@@ -26,7 +26,7 @@ from matplotlib.ticker import (
 )
 
 from labkit import statistics
-from labkit.units import format_bytes, format_ratio, format_time
+from labkit.units import format_bytes, format_count, format_ratio, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
+    from labkit.ledger import MemoryLedger
     from labkit.results import Comparison, Ratio
     from labkit.sweeps import Sweep
 
@@ -206,6 +207,39 @@ def sweep_figure(sweep: Sweep) -> Figure:
         axes[0].text(0.5, 0.5, "nothing measured yet", ha="center", transform=axes[0].transAxes)
     for each in axes:
         each.grid(visible=True, color="#dddddd", linewidth=0.6)
+    return figure
+
+
+def ledger_figure(ledger: MemoryLedger) -> Figure:
+    """Predicted and measured bytes of each part, and all of them over the steps."""
+    figure = new_figure(9.0, 3.6)
+    parts, times = figure.subplots(1, 2)
+    names = list(ledger.predicted.parts)
+    largest = max(*ledger.predicted.parts.values(), *ledger.measured.parts.values(), 2**20)
+    for number, (label, side) in enumerate(
+        (("predicted", ledger.predicted), ("measured", ledger.measured)), start=1
+    ):
+        colour, marker, line = style(number)
+        rows = [row + 0.4 * (number - 1.5) for row in range(len(names))]
+        parts.barh(rows, list(side.parts.values()), height=0.36, color=colour, label=label)
+        held = [n for _, n in side.timeline]
+        times.plot(held, line, marker=marker, color=colour, label=label, markersize=5)
+    parts.set_yticks(range(len(names)), names)
+    parts.invert_yaxis()
+    parts.set_xlim(0, largest * 1.05)
+    _set_bytes_axis(parts.xaxis, largest, 2)
+    top = max(n for side in (ledger.predicted, ledger.measured) for _, n in side.timeline)
+    times.set_ylim(0, top * 1.1)
+    _set_bytes_axis(times.yaxis, top, 2)
+    phases = [phase for phase, _ in ledger.measured.timeline]
+    times.set_xticks(range(len(phases)), phases, rotation=45, ha="right", fontsize="small")
+    times.set_ylabel("held after the phase")
+    for axes in (parts, times):
+        axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+    figure.legend(
+        *parts.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False
+    )
     return figure
 
 
@@ -428,8 +462,15 @@ def _set_parameter_axis(axes: Axes, name: str, values: list[Any]) -> dict[Any, f
         axes.set_xscale("log")
         axes.minorticks_off()
         if len(values) <= 8:
-            axes.set_xticks(numbers, [f"{v:g}" for v in values])
+            axes.set_xticks(numbers, [_tick(v) for v in values])
     return dict(zip(values, numbers, strict=True))
+
+
+def _tick(value: float) -> str:
+    """A parameter as it was given, where that is not too long to stand beside others."""
+    if isinstance(value, int):
+        return str(value) if value < 10**7 else format_count(value)
+    return f"{value:g}"
 
 
 def _set_bytes_axis(axis: Axis, largest: int, ticks: int) -> None:

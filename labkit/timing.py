@@ -15,7 +15,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from labkit import statistics
-from labkit.devices import HostSampler, Sampler
+from labkit.samplers import HostSampler, Sampler
 from labkit.trials import Failure, NoiseFloor
 from labkit.variants import describe
 

@@ -187,6 +187,13 @@ def test_a_slower_variant_that_does_more_is_extra_work():
     assert "aten.dequantize" in found.causes[0].evidence
 
 
+def test_the_baseline_is_explained_by_itself():
+    many = {"calls": 800, "moved": 10}
+    found = compared(trace(use("add", 4e-4, **many)), trace(SORT)).explain("before")
+    assert found.limit == "dispatch overhead"
+    assert found.verdict == "before is the baseline"
+
+
 # Cases of none.
 
 
