@@ -27,7 +27,7 @@ MIB = 2**20
 # Both buffers of a copy together. The last is what the bandwidth of memory is taken from: beyond
 # most last-level caches, and small enough for a container of 1 GB.
 _COPY_BYTES = (MIB // 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 160 * MIB)
-DTYPES = ("float32", "bfloat16", "float16", "float64")
+DTYPES = ("float32", "bfloat16", "float16", "float64", "tf32")
 _GEMM_SIZES = (256, 512, 1024, 2048)
 # Accelerators have larger caches, and need more work to fill them.
 _ACCELERATOR_COPY_BYTES = (4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB)
@@ -207,11 +207,12 @@ def measure_peaks(
         budget_s: seconds, roughly; half for copies, half for products. Sizes that would not fit
             are left out, the first of each kind and the largest copy are always taken.
         device: "cpu", "cuda", "cuda:1", "mps", "xpu"; None: the processor.
-        dtype: of the products, "float32", "bfloat16", "float16" or "float64".
+        dtype: of the products, "float32", "bfloat16", "float16" or "float64"; "tf32" for float32
+            numbers of which a CUDA device multiplies the first 19 bits.
 
     Raises:
         ValueError: a budget or a number of threads that is not above 0; a device that torch
-            does not find here; another dtype.
+            does not find here; another dtype; "tf32" elsewhere than on CUDA.
 
     >>> peaks = measure_peaks(threads=1, budget_s=0.1)
     >>> peaks.bandwidth_bytes_per_s > 0, peaks.gemm_flops_per_s > 0
@@ -227,16 +228,20 @@ def measure_peaks(
 
     place = torch.device(device or "cpu")
     on_cpu = place.type == "cpu"
+    if dtype == "tf32" and place.type != "cuda":
+        raise ValueError(f"dtype='tf32' is a format of CUDA devices; this one is {place.type!r}")
     found = torch.accelerator.current_accelerator(check_available=True)
     if not on_cpu and (found is None or found.type != place.type):
         raise ValueError(f"device={device!r} is not here; torch finds {found or 'no accelerator'}")
     here = machine(accelerators=False)
     wanted = threads or here.usable_threads
-    before = torch.get_num_threads()
+    before, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     timer = _host_timer(lambda: None) if on_cpu else _accelerator_timer(place)
     teams = sorted({1, wanted}) if on_cpu else [None]
     copies, gemms = [], []
     try:
+        if dtype == "tf32":
+            torch.set_float32_matmul_precision("high")
         with torch.inference_mode():
             works = _copies(place, _COPY_BYTES if on_cpu else _ACCELERATOR_COPY_BYTES)
             for work, rate, team in _best_rates(works, teams, timer, budget_s / 2):
@@ -248,6 +253,7 @@ def measure_peaks(
             del works, work
     finally:
         torch.set_num_threads(before)
+        torch.set_float32_matmul_precision(precision)
         if not on_cpu:
             torch.accelerator.empty_cache()
     return Peaks(
@@ -337,10 +343,8 @@ def _gemms(place: torch.device, sizes: Sequence[int], dtype: str) -> list[_Work]
     # global generator, whose state is the reader's.
     generator = torch.Generator(device=place).manual_seed(0)
     numbers = max(sizes) ** 2
-    buffers = [
-        torch.rand(numbers, generator=generator, device=place, dtype=getattr(torch, dtype))
-        for _ in range(3)
-    ]
+    kind = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
+    buffers = [torch.rand(numbers, generator=generator, device=place, dtype=kind) for _ in range(3)]
 
     def work(n: int) -> _Work:
         a, b, out = (buffer[: n * n].view(n, n) for buffer in buffers)

@@ -29,7 +29,7 @@ from labkit import statistics
 from labkit.units import format_bytes, format_count, format_ratio, format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
@@ -207,6 +207,40 @@ def sweep_figure(sweep: Sweep) -> Figure:
         axes[0].text(0.5, 0.5, "nothing measured yet", ha="center", transform=axes[0].transAxes)
     for each in axes:
         each.grid(visible=True, color="#dddddd", linewidth=0.6)
+    return figure
+
+
+def curves_figure(
+    curves: Mapping[str, Sequence[float]], *, x: str, y: str, smooth: int = 1
+) -> Figure:
+    """One line for each name, such as the losses of several trainings.
+
+    Args:
+        curves: numbers by name.
+        x: what is counted on the horizontal axis.
+        y: what the numbers are.
+        smooth: draw means of this many numbers in a row.
+    """
+    figure = new_figure(7.0, 3.6)
+    axes = figure.add_subplot()
+    for number, (name, values) in enumerate(curves.items()):
+        colour, marker, line = style(number)
+        means = np.convolve(values, np.ones(smooth) / smooth, mode="valid")
+        every = max(1, len(means) // 8)
+        axes.plot(
+            np.arange(len(means)) + smooth,
+            means,
+            line,
+            color=colour,
+            marker=marker,
+            markevery=(number * every // max(1, len(curves)), every),
+            markersize=5,
+            label=name,
+        )
+    axes.set_xlabel(x)
+    axes.set_ylabel(f"{y} (means of {smooth})" if smooth > 1 else y)
+    axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+    figure.legend(loc="outside upper center", ncols=min(4, len(curves)), frameon=False)
     return figure
 
 

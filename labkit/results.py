@@ -102,6 +102,11 @@ class Ratio:
             return True
         return False if self.low >= threshold else None
 
+    def above(self, threshold: float) -> bool | None:
+        """Whether the speed-up is at least a threshold; None where the interval does not tell."""
+        lower = self.below(threshold)
+        return None if lower is None else not lower
+
     @property
     def interval_text(self) -> str:
         """The interval for a person: ``[1.97x, 2.01x]``."""
