@@ -23,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from labkit import kineto
 from labkit.units import format_bytes, format_share
 
 if TYPE_CHECKING:
@@ -280,6 +281,7 @@ def _with_live_storages(run: _Run) -> _Seen:
 
 def _with_profiler(run: _Run) -> _Seen:
     """The host has no counter of what torch holds; the profiler records every allocation."""
+    kineto.quiet()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
         run(lambda name: record_function(_MARK + name), "cpu")
     with tempfile.TemporaryDirectory() as folder:

@@ -257,7 +257,11 @@ def ledger_figure(ledger: MemoryLedger) -> Figure:
         rows = [row + 0.4 * (number - 1.5) for row in range(len(names))]
         parts.barh(rows, list(side.parts.values()), height=0.36, color=colour, label=label)
         held = [n for _, n in side.timeline]
-        times.plot(held, line, marker=marker, color=colour, label=label, markersize=5)
+        if number == 1:
+            # Broad and pale, so that it shows below a measurement that lies on it.
+            times.plot(held, color=colour, linewidth=7, alpha=0.35)
+        else:
+            times.plot(held, line, marker=marker, color=colour, markersize=5)
     parts.set_yticks(range(len(names)), names)
     parts.invert_yaxis()
     parts.set_xlim(0, largest * 1.05)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import linecache
-import os
 import pstats
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit import kineto
 from labkit.plots import COLOURS, new_figure
 from labkit.units import format_bytes, format_share, format_time
 
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-# torch.profiler's library reports its own beginning and end, with process numbers, on stderr;
-# it reads this when it is first used. Errors are still raised as exceptions.
-os.environ.setdefault("KINETO_LOG_LEVEL", "9")
+# The reader calls torch.profiler in cells of the notebook.
+kineto.quiet()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,119 @@
+"""Results of other machines: read with their labels, never mixed, never in the way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+import labkit as lab
+from labkit.machines import Accelerator
+from labkit.results import Comparison
+from labkit.sweeps import Sweep, SweepPoint
+from labkit.trials import Trial
+
+RECORD = Path(__file__).parent.parent / "tools" / "record.py"
+
+
+def comparison(gpu="NVIDIA H200"):
+    here = replace(lab.machine(accelerators=False), accelerators=(Accelerator("cuda", gpu, 2**37),))
+    trials = {n: Trial(n, (s,) * 60, tuple(range(60))) for n, s in (("cpu", 2.0), ("cuda", 1.0))}
+    return Comparison(trials, machine=here, started_utc="2026-11-21T10:00:00+00:00")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "nvidia-h200").mkdir()
+    comparison().save(tmp_path / "nvidia-h200" / "02-gpu product.json")
+    point = SweepPoint({"size": 1}, comparison())
+    Sweep(("size",), (point,)).save(tmp_path / "nvidia-h200" / "02-gpu addition.json")
+    return tmp_path
+
+
+def test_recordings_are_found_by_name_with_machine_date_and_versions(folder):
+    found = lab.recorded(folder, prefix="02-gpu ")
+    assert sorted(found) == ["addition", "product"]
+    (one,) = found["product"]
+    assert one.place == "NVIDIA H200"
+    assert one.label.startswith("NVIDIA H200, recorded 2026-11-21 (")
+    assert "torch" in one.label
+    assert one.result["cuda"].verdict == "faster"
+    assert isinstance(found["addition"][0].result, Sweep)
+
+
+def test_text_and_table_name_the_machine_of_every_result(folder):
+    found = lab.recorded(folder)
+    assert all("NVIDIA H200" in line for line in str(found).splitlines())
+    html = found._repr_html_()
+    assert "Recorded, not measured here" in html
+    assert 'class="labkit-result"' in html
+    assert repr(found) == "Recordings"
+
+
+def test_without_recordings_it_says_so_and_how_to_make_one(tmp_path):
+    none = lab.recorded(tmp_path / "nowhere")
+    assert len(none) == 0
+    assert "make record" in str(none)
+    assert "make record" in none._repr_html_()
+    with pytest.raises(KeyError, match="no recording of 'product'"):
+        none["product"]
+
+
+def test_a_broken_file_is_named_and_the_others_are_there(folder):
+    (folder / "nvidia-h200" / "broken.json").write_text('{"kind": "comparison"')
+    found = lab.recorded(folder)
+    assert len(found) == 2
+    assert list(found.skipped) == ["nvidia-h200/broken.json"]
+    assert "broken.json" in str(found)
+
+
+def test_a_result_that_does_not_name_its_machine_is_skipped(tmp_path):
+    (tmp_path / "a").mkdir()
+    replace(comparison(), machine=None).save(tmp_path / "a" / "x.json")
+    assert "does not say on which machine" in str(lab.recorded(tmp_path))
+
+
+# The tool that writes them.
+
+EXPERIMENT = """\
+import labkit as lab
+
+@lab.experiment(size=[10, 20])
+def sums(size):
+    return {"sum": lambda: sum(range(size)), "loop": lambda: [n for n in range(size)]}
+"""
+RECORDINGS = 'recordings = {"sums": lambda: sums.run(budget_s=0.5, resolution=0.5)}'
+
+
+def run_record(notebook, folder):
+    command = [sys.executable, RECORD, notebook, "--folder", folder]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+def test_record_runs_the_code_of_the_notebook_and_keeps_what_is_there(tmp_path):
+    tagged = {"tags": ["record"]}
+    cells = [
+        new_code_cell(EXPERIMENT, metadata=tagged),
+        new_code_cell("raise RuntimeError('not tagged, not run')"),
+        new_code_cell(RECORDINGS, metadata=tagged),
+    ]
+    notebook = tmp_path / "09-sums.ipynb"
+    nbformat.write(new_notebook(cells=cells), notebook)
+    run_record(notebook, tmp_path / "recorded")
+    (path,) = (tmp_path / "recorded").glob("*/09-sums sums.json")
+    first = path.read_text()
+    assert "is there already" in run_record(notebook, tmp_path / "recorded").stdout
+    assert path.read_text() == first
+    assert list(lab.recorded(tmp_path / "recorded", prefix="09-sums ")) == ["sums"]
+
+
+def test_a_notebook_without_tagged_cells_has_nothing_to_record(tmp_path):
+    notebook = tmp_path / "empty.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("1 / 0")]), notebook)
+    run_record(notebook, tmp_path / "recorded")
+    assert not (tmp_path / "recorded").exists()
