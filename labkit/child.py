@@ -199,7 +199,6 @@ def _run(job: Job, steps: _Steps) -> Any:
         watch,
         steps,
         trace=job.trace,
-        threads=job.threads,
         known=job.peaks,
     )
 
@@ -265,7 +264,6 @@ def with_traces(
     on_step: Callable[[str | None, str], None] = lambda *_: None,
     *,
     trace: bool = True,
-    threads: int | None = None,
     known: tuple[Peaks, ...] = (),
 ) -> Iterator[Event | Peaks]:
     """The events of a measurement, and before the last one what the variants do inside torch.
@@ -276,7 +274,6 @@ def with_traces(
         watch: what torch.compile did for them.
         on_step: as in `labkit.timing.measure_rounds`.
         trace: False passes the events on as they are.
-        threads: of torch.
         known: rates of this machine that need not be measured again.
     """
     evaluations: dict[str, int] = {}
@@ -287,7 +284,7 @@ def with_traces(
             evaluations.pop(event.variant, None)
         elif isinstance(event, Finished) and event.reason in ("answered", "budget") and trace:
             whole = {name: (calls[name], number) for name, number in evaluations.items()}
-            yield from _traces(whole, watch, on_step, threads, known)
+            yield from _traces(whole, watch, on_step, known)
         yield event
 
 
@@ -295,7 +292,6 @@ def _traces(
     calls: dict[str, tuple[Callable[[], Any], int]],
     watch: CompileWatch,
     on_step: Callable[[str | None, str], None],
-    threads: int | None,
     known: tuple[Peaks, ...],
 ) -> Iterator[Stage | Traced | Peaks]:
     """Nothing that goes wrong here takes anything from what was measured before."""
@@ -304,7 +300,7 @@ def _traces(
     from labkit.peaks import DTYPES, measure_peaks
     from labkit.tracing import trace_call
 
-    wanted: list[tuple[str, str]] = []
+    wanted: list[tuple[str, str, int | None]] = []
     for name, (call, evaluations) in calls.items():
         yield Stage("looking at the operators", name)
         on_step(name, "tracing")
@@ -314,16 +310,16 @@ def _traces(
             trace = Trace(skipped=describe(error)[0])
         on_step(None, "")
         yield Traced(name, trace)
-        wanted += [(trace.device, dtype) for dtype in ("float32", trace.dtype) if trace.device]
-    for device, dtype in dict.fromkeys(wanted):
-        found = next((p for p in known if (p.device, p.dtype) == (device, dtype)), None)
+        team = trace.threads if trace.device == "cpu" else None
+        if trace.device:
+            wanted += [(trace.device, dtype, team) for dtype in ("float32", trace.dtype)]
+    for device, dtype, team in dict.fromkeys(wanted):
+        found = next((p for p in known if p.place == (device, dtype, team)), None)
         if found is None and dtype in DTYPES:
             yield Stage(f"measuring what this machine can reach ({device}, {dtype})")
             on_step(next(iter(calls)), "tracing")
             with contextlib.suppress(Exception):
-                found = measure_peaks(
-                    threads=threads, budget_s=_PEAKS_S, device=device, dtype=dtype
-                )
+                found = measure_peaks(threads=team, budget_s=_PEAKS_S, device=device, dtype=dtype)
             on_step(None, "")
         if found is not None:
             yield found

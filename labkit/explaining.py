@@ -145,7 +145,8 @@ class _Case:
     @property
     def peaks(self) -> Peaks | None:
         """The rates of this variant's device, for products of its dtype if they are known."""
-        here = [p for p in self.comparison.peaks if p.device == self.device]
+        team = self.trace.threads if self.on_cpu else None
+        here = [p for p in self.comparison.peaks if (p.device, p.threads) == (self.device, team)]
         dtype = self.trace.dtype
         return next((p for p in here if p.dtype == dtype), here[0] if here else None)
 
@@ -273,7 +274,12 @@ def _instructions(case: _Case) -> Cause | None:
         return None
     spent = f"{format_share(_two(share))} of its time is in {dtype} operators"
     other = case.base_trace.dtype or "float32"
-    rates = {p.dtype: p.gemm_flops_per_s for p in case.comparison.peaks if p.device == "cpu"}
+    team = case.trace.threads
+    rates = {
+        p.dtype: p.gemm_flops_per_s
+        for p in case.comparison.peaks
+        if (p.device, p.threads) == ("cpu", team)
+    }
     if dtype in rates and "float32" in rates:
         if rates[dtype] > _GAIN * rates["float32"]:
             return None

@@ -96,6 +96,11 @@ class Peaks:
             raise ValueError(f"peaks need a copy and a product, with rates above 0; got {rates}")
 
     @property
+    def place(self) -> tuple[str, str, int | None]:
+        """What the rates belong to: device, dtype, threads."""
+        return self.device, self.dtype, self.threads
+
+    @property
     def bandwidth_bytes_per_s(self) -> float:
         """Of memory: a copy with the largest working set, bytes read plus bytes written."""
         return self.copies[-1].bytes_per_s

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.results import SCHEMA_VERSION, Comparison
+from labkit.statistics import Verdict
 from labkit.units import format_ratio
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from matplotlib.figure import Figure
+
+    from labkit.results import Ratio
 
 
 @dataclass(frozen=True)
@@ -232,6 +235,12 @@ def _sentences(sweep: Sweep) -> list[str]:
             first = next(v for v in verdicts if v in ("faster", "slower"))
             then = "faster" if first == "slower" else "slower"
             result.append(f"{name} is {first} at first and {then} above {axis} = {where:.3g}")
+        elif (change := _change(ratios)) is not None:
+            last, before, first_value, after = change
+            result.append(
+                f"{name} is {_in_words(before)} up to {axis} = {last} and {_in_words(after)} from "
+                f"{axis} = {first_value} on"
+            )
         elif ratios:
             low, high = min(r.speedup for _, r in ratios), max(r.speedup for _, r in ratios)
             words = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
@@ -240,3 +249,17 @@ def _sentences(sweep: Sweep) -> list[str]:
                 f"{format_ratio(high)} ({words})"
             )
     return result
+
+
+def _change(ratios: list[tuple[Any, Ratio]]) -> tuple[Any, Verdict, Any, Verdict] | None:
+    """Where one verdict gives way to another, if that happens once: the values on both sides."""
+    if not all(isinstance(value, int | float) for value, _ in ratios):
+        return None
+    known = [(value, ratio.verdict) for value, ratio in sorted(ratios, key=lambda pair: pair[0])]
+    known = [pair for pair in known if pair[1] is not Verdict.INCONCLUSIVE]
+    changes = [(*one, *other) for one, other in itertools.pairwise(known) if one[1] is not other[1]]
+    return changes[0] if len(changes) == 1 else None
+
+
+def _in_words(verdict: Verdict) -> str:
+    return "the same" if verdict is Verdict.SAME else verdict.value

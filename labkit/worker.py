@@ -67,8 +67,8 @@ def resolution_refused(settings: Settings, floor: NoiseFloor) -> ResolutionError
 # Runs of this process that hold a worker: somebody who waits for the queue polls them, or a
 # run that nobody polls would hold the queue for ever.
 _active: list[Run] = []
-# What this machine can reach, by threads: measured once for all runs of this process.
-_peaks: dict[int, list[Peaks]] = {}
+# What this machine can reach, measured once for all runs of this process.
+_peaks: list[Peaks] = []
 
 
 class Run:
@@ -263,7 +263,7 @@ class Run:
             tuple(p or str(Path.cwd()) for p in sys.path),
             str(Path.cwd()),
             self.settings.trace,
-            tuple(_peaks.get(self.threads, ())),
+            tuple(_peaks),
         )
         handle, self._state_path = tempfile.mkstemp(prefix="labkit-")
         with os.fdopen(handle, "wb") as file:
@@ -296,9 +296,8 @@ class Run:
         self._recorder.take(event)
         match event:
             case Peaks():
-                known = _peaks.setdefault(self.threads, [])
-                if event not in known:
-                    known.append(event)
+                if event not in _peaks:
+                    _peaks.append(event)
             case Stage(text, variant):
                 self.stage = f"{text}: {variant}" if variant else text
             case Rounds(_, elapsed_s):

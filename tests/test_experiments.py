@@ -6,6 +6,8 @@ import pytest
 
 import labkit as lab
 from labkit.parameters import parse
+from labkit.sweeps import SweepPoint
+from labkit.trials import Trial
 
 
 @lab.experiment(steps=[1000, 2000], factor=(1, 5), reverse=False)
@@ -93,6 +95,32 @@ def test_a_sweep_names_its_crossover():
     assert len(frame) == 8
     again = lab.Sweep.from_json(sweep.to_json())
     assert again.crossover("constant") == sweep.crossover("constant")
+
+
+def by_hand(*speedups):
+    """A sweep over size = 1, 10, 100, ... in which the second variant has these speed-ups."""
+    points = []
+    for i, speedup in enumerate(speedups):
+        trials = {
+            name: Trial(name, (seconds,) * 60, tuple(range(60)))
+            for name, seconds in (("a", speedup), ("b", 1.0))
+        }
+        points.append(SweepPoint({"size": 10**i}, lab.Comparison(trials)))
+    return lab.Sweep(("size",), tuple(points))
+
+
+def test_a_sweep_names_where_a_gain_begins_or_ends():
+    (gain,) = by_hand(1.0, 1.0, 2.0, 3.0).sentences
+    assert gain == "b is the same up to size = 10 and faster from size = 100 on"
+    (loss,) = by_hand(3.0, 1.0, 1.0).sentences
+    assert loss == "b is faster up to size = 1 and the same from size = 10 on"
+
+
+def test_a_sweep_without_a_crossover_says_so():
+    (always,) = by_hand(2.0, 3.0).sentences
+    assert always == "b does not cross the baseline: 2.00x to 3.00x (2 faster)"
+    (twice,) = by_hand(1.0, 2.0, 1.0).sentences
+    assert twice.startswith("b does not cross the baseline")
 
 
 def test_a_sweep_checks_the_whole_grid_before_it_measures():
