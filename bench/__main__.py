@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import labkit as lab
 from bench.coverage import coverage
+from bench.limits import limits
 from bench.memory import memory
 from bench.overhead import overhead, start
 from bench.verdicts import power, same
@@ -26,6 +27,7 @@ PARTS = {
     "overhead": overhead,
     "memory": memory,
     "start": start,
+    "limits": limits,
 }
 RESULTS = Path(__file__).parent / "results.md"
 PACKAGES = ("torch", "pyperf", "pytest-benchmark", "memory-profiler")

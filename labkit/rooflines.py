@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from labkit.results import Comparison
 
 
+# A copy reads one byte for each that it writes, and a write reads its line of memory first: three
+# transfers for two bytes that are counted. Work that only reads has one for one.
+_READING = 1.5
+
+
 @dataclass(frozen=True)
 class RooflinePoint:
     """A variant on the roofline.
@@ -49,6 +54,8 @@ class RooflinePoint:
         # A roof is measured, too: a few percent say nothing.
         if self.share <= 1.1:
             return " (at the roof)"
+        if self.limit == "memory" and self.share <= _READING:
+            return " (reads more than a copy does, or from a cache)"
         if self.limit == "memory":
             return " (data from a cache)"
         return " (faster than the products of the roof)"

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from bench import __main__ as command
-from bench import coverage, memory, noise, overhead, peers, verdicts
+from bench import coverage, limits, memory, noise, overhead, peers, verdicts
 from bench.report import Part, Row
 from bench.work import loop, wait
 
@@ -94,6 +94,15 @@ def test_the_fresh_process_and_the_import_are_measured():
     part = overhead.start(quick=True)
     loads = part.rows[2]
     assert loads.met, loads.labkit
+
+
+def test_the_limits_of_every_device_are_measured_beside_labkit():
+    part = limits.limits(quick=True)
+    assert [row.what for row in part.rows[:2]] == [
+        "a large float32 product on cpu, share of the best rate",
+        "a large copy on cpu, share of the best rate",
+    ]
+    assert all("%" in row.labkit for row in part.rows[:2])
 
 
 def test_every_peer_says_something_about_memory():

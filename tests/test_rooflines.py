@@ -8,6 +8,7 @@ from labkit import plots
 from labkit.peaks import CopyRate, GemmRate, Peaks
 from labkit.results import Comparison
 from labkit.rooflines import place
+from labkit.traces import OperatorUse, Trace
 from labkit.trials import Trial
 
 PEAKS = Peaks(
@@ -27,6 +28,21 @@ COMPARISON = Comparison(
         "unknown": trial("unknown", 1e-2),
     }
 )
+
+
+def test_a_point_above_the_roof_of_memory_is_not_called_cached_without_reason():
+    moved = {share: trial("x", 0.4 / share, flops=1e9, bytes_moved=8e9) for share in (1.05, 1.3, 2)}
+    texts = {s: str(*place(PEAKS, Comparison({"x": t}))) for s, t in moved.items()}
+    assert texts[1.05].endswith("(at the roof)")
+    assert texts[1.3].endswith("(reads more than a copy does, or from a cache)")
+    assert texts[2].endswith("(data from a cache)")
+
+
+def test_a_traced_variant_needs_no_numbers_of_its_author():
+    use = OperatorUse("aten.mm", "float32", "cpu", "8x8, 8x8", 1, 1e-3, 8_000_000)
+    seen = trial("x", 1e-3, trace=Trace((use,), flops=2_000_000))
+    (point,) = place(PEAKS, Comparison({"x": seen}))
+    assert point.intensity_flops_per_byte == 0.25
 
 
 def test_points_stand_at_their_intensity_and_rate():
