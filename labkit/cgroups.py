@@ -113,6 +113,15 @@ def load(*, root: Path = ROOT) -> Load:
     )
 
 
+def waited_s(*, root: Path = ROOT) -> float | None:
+    """For how long this process's main thread was ready to run and had no core; None: unknown.
+
+    Source: Linux, Documentation/scheduler/sched-stats.rst.
+    """
+    fields = read(root / "proc/self/schedstat").split()
+    return int(fields[1]) / 1e9 if len(fields) == 3 else None
+
+
 def read(path: Path) -> str:
     """What a file says; nothing where it cannot be read."""
     try:

@@ -436,6 +436,7 @@ def _roof(case: _Case) -> Cause | None:
     move_share, work_share = case.roof_shares
     if peaks is None or max(move_share, work_share) < _SHARE:
         return None
+    busy = ", measured while other programs wanted the cores, too" if peaks.busy else ""
     if work_share >= move_share:
         if work_share > _MOST_SHARE:
             return None
@@ -443,7 +444,7 @@ def _roof(case: _Case) -> Cause | None:
             "arithmetic",
             f"it computes at {format_rate(case.flops / seconds, 'FLOP/s')}, "
             f"{format_share(_two(work_share))} of the best {peaks.dtype} product here "
-            f"({format_rate(peaks.gemm_flops_per_s, 'FLOP/s')})",
+            f"({format_rate(peaks.gemm_flops_per_s, 'FLOP/s')}){busy}",
             "fewer operations (a smaller or pruned model), or a number format that this device "
             "computes faster",
             min(1.0, work_share),
@@ -457,7 +458,7 @@ def _roof(case: _Case) -> Cause | None:
         "cache bandwidth" if in_cache else "memory bandwidth",
         f"it moves {format_bytes(case.moved)} at {format_rate(case.moved / seconds, 'B/s')}, "
         f"{format_share(_two(move_share))} of what a copy reaches here with "
-        f"{size} ({format_rate(rate, 'B/s')})",
+        f"{size} ({format_rate(rate, 'B/s')}){busy}",
         "move fewer bytes: fuse operators, write in place, use a smaller number format"
         + ("" if in_cache else ", or work in pieces that fit into a cache"),
         min(1.0, move_share),

@@ -87,7 +87,10 @@ class Devices(tuple[Device, ...]):
     def _repr_html_(self) -> str:
         from labkit import tables
 
-        return tables.result_html(*self._table(), "Devices that torch can use here")
+        caption = "Devices that torch can use here"
+        if any(p.busy for d in self for p in d.peaks):
+            caption += " (other programs wanted the cores, too: the rates may be too low)"
+        return tables.result_html(*self._table(), caption)
 
 
 def devices(*, measure: Sequence[str] = (), budget_s: float = 1.0) -> Devices:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import cycle, repeat
 from typing import TYPE_CHECKING, Any
 
+from labkit.cgroups import waited_s
 from labkit.machines import from_plain, machine
 from labkit.units import format_rate
 
@@ -27,6 +28,8 @@ MIB = 2**20
 # Both buffers of a copy together. The last is what the bandwidth of memory is taken from: beyond
 # most last-level caches, and small enough for a container of 1 GB.
 _COPY_BYTES = (MIB // 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 160 * MIB)
+# From this share on a reader should know that other programs wanted the cores, too.
+_BUSY = 0.1
 DTYPES = ("float32", "bfloat16", "float16", "float64", "tf32")
 _GEMM_SIZES = (256, 512, 1024, 2048)
 # Accelerators have larger caches, and need more work to fill them.
@@ -75,6 +78,8 @@ class Peaks:
         dtype: of the product.
         sustained_share: what a quota leaves of these rates in a long run: 0.5 where two threads
             share the quota of one core. The rates are of short moments.
+        waiting_share: of the time of the measurement in which other programs held the core that it
+            wanted. The more, the lower the rates may be.
 
     >>> peaks = Peaks((CopyRate(2**28, 20e9),), (GemmRate(1024, 100e9),), threads=1, device="cpu")
     >>> peaks.line()
@@ -89,6 +94,7 @@ class Peaks:
     device: str = "cpu"
     dtype: str = "float32"
     sustained_share: float = 1.0
+    waiting_share: float = 0.0
 
     def __post_init__(self) -> None:
         rates = [c.bytes_per_s for c in self.copies] + [g.flops_per_s for g in self.gemms]
@@ -147,6 +153,11 @@ class Peaks:
         compute_s = flops / self.gemm_flops_per_s
         return ("memory", memory_s) if memory_s > compute_s else ("compute", compute_s)
 
+    @property
+    def busy(self) -> bool:
+        """Whether the machine was so busy that the rates may be too low."""
+        return self.waiting_share > _BUSY
+
     def line(self) -> str:
         """One line for people."""
         where = self.device
@@ -159,6 +170,11 @@ class Peaks:
         )
         if self.sustained_share < 1:
             text += f"; the quota leaves {self.sustained_share:.0%} of both in a long run"
+        if self.busy:
+            text += (
+                f"; other programs held the core for {self.waiting_share:.0%} of the measurement, "
+                "so both may be too low"
+            )
         return text
 
     def __str__(self) -> str:
@@ -243,6 +259,7 @@ def measure_peaks(
     before, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     timer = _host_timer(lambda: None) if on_cpu else _accelerator_timer(place)
     teams = sorted({1, wanted}) if on_cpu else [None]
+    began_s, waited_before_s = time.perf_counter(), waited_s()
     copies, gemms = [], []
     try:
         if dtype == "tf32":
@@ -261,6 +278,7 @@ def measure_peaks(
         torch.set_float32_matmul_precision(precision)
         if not on_cpu:
             torch.accelerator.empty_cache()
+    waited = (waited_s() or 0.0) - (waited_before_s or 0.0)
     return Peaks(
         copies=tuple(sorted(copies, key=lambda copy: copy.working_set_bytes)),
         gemms=tuple(gemms),
@@ -268,6 +286,7 @@ def measure_peaks(
         device=str(place),
         dtype=dtype,
         sustained_share=min(1.0, here.usable_cores / wanted) if on_cpu else 1.0,
+        waiting_share=round(waited / (time.perf_counter() - began_s), 3),
     )
 
 

@@ -147,8 +147,14 @@ class CompileWatch:
         self._graphs_before, self._breaks_before = graphs, breaks
 
     def add_to(self, trace: Trace, name: str) -> Trace:
-        """The trace of a variant, with what torch.compile did for it."""
-        breaks = dict(self.breaks.get(name, {}))
+        """The trace of a variant, with what torch.compile did for it.
+
+        For a variant that was not watched (in a process that may have compiled it long ago) the
+        graphs are those of the whole process: it may be compiled.
+        """
+        if name not in self.breaks:
+            return replace(trace, graphs=_compiled()[0])
+        breaks = dict(self.breaks[name])
         return replace(trace, graphs=self.graphs[name], graph_breaks=breaks)
 
 

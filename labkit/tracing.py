@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Written without being read.
 _FILLS = ("copy_", "fill_", "zero_", "normal_", "uniform_", "random_", "bernoulli_")
+_COPIES = ("copy_", "_to_copy")
 # These read as much of their table as they return.
 _GATHERS = ("aten.embedding", "aten.index", "aten.gather", "aten.index_select")
 # An evaluation that takes longer is traced once; the best of a few is nearer to the truth.
@@ -78,7 +79,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in (*taken, *given):
             for pointer, size in _storages(tensor):
                 self.storages[pointer] = max(size, self.storages.get(pointer, 0))
-        if taken and given and given[0].device != taken[-1].device:
+        copied = name.endswith(_COPIES) and taken and given
+        if copied and given[0].device != taken[-1].device:
             self.transfer_bytes += _size(given[0])
             self.transfer_s += elapsed_s
 

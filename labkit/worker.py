@@ -296,7 +296,8 @@ class Run:
         self._recorder.take(event)
         match event:
             case Peaks():
-                if event not in _peaks:
+                # Those of a busy moment serve this run alone.
+                if event not in _peaks and not event.busy:
                     _peaks.append(event)
             case Stage(text, variant):
                 self.stage = f"{text}: {variant}" if variant else text

@@ -271,6 +271,14 @@ def test_compilation_is_counted_for_the_variant_that_caused_it():
     assert sum(cut.graph_breaks.values()) == 1
 
 
+def test_in_a_process_that_has_compiled_nothing_is_called_the_same_work():
+    import torch
+
+    compiled = torch.compile(lambda x: x + 1, backend="eager")
+    compiled(torch.ones(3))
+    assert CompileWatch().add_to(Trace(), "unwatched").graphs >= 1
+
+
 # Each cause planted in real work, measured in the worker.
 
 
@@ -430,14 +438,32 @@ def test_an_evaluation_that_dies_under_the_trace_loses_nothing():
     assert "not traced" in done.explain().sentence
 
 
-def test_the_rates_of_the_machine_are_measured_once():
+def test_rates_that_are_known_are_not_measured_again(monkeypatch):
     import torch
+
+    from labkit import worker
 
     x = torch.rand(256, 256)
     variants = {"mm": lambda: x @ x, "addmm": lambda: torch.addmm(x, x, x)}
-    first, second = (lab.compare(variants, budget_s=0.5, resolution=0.5) for _ in range(2))
-    assert first.peaks
-    assert first.peaks == second.peaks
+    known = [replace(PEAKS, threads=1)]
+    monkeypatch.setattr(worker, "_peaks", known)
+    done = lab.compare(variants, budget_s=0.5, resolution=0.5, threads=1)
+    assert done.peaks == tuple(known)
+
+
+def test_rates_of_a_busy_moment_are_not_kept_for_the_next_run(monkeypatch):
+    from labkit import worker
+    from labkit.recorder import Settings
+    from labkit.variants import as_variants
+
+    kept = []
+    monkeypatch.setattr(worker, "_peaks", kept)
+    run = worker.Run(as_variants({"a": time.time, "b": time.time}), Settings())
+    run._take(replace(PEAKS, waiting_share=0.5))
+    assert kept == []
+    run._take(PEAKS)
+    assert kept == [PEAKS]
+    assert len(run.comparison.peaks) == 2
 
 
 def test_without_trace_nothing_runs_after_the_timing():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import labkit as lab
@@ -53,6 +55,13 @@ def test_the_table_has_a_row_for_each_device_and_a_column_for_each_rate():
     assert list(BOTH.to_frame()["device"]) == ["cpu", "cuda:0"]
     assert 'class="labkit-result"' in BOTH._repr_html_()
     assert repr(BOTH) == "Devices"
+
+
+def test_the_table_says_when_the_machine_was_busy():
+    busy = replace(rates("cpu", "float32", 1e11), waiting_share=0.5)
+    html = Devices([Device("cpu", "A processor", 2**34, (busy,))])._repr_html_()
+    assert "may be too low" in html
+    assert "may be too low" not in BOTH._repr_html_()
 
 
 def test_the_processor_runs_the_work_narrow_and_wide():

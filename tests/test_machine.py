@@ -10,7 +10,15 @@ from types import SimpleNamespace
 import pytest
 
 from labkit import machines, processors
-from labkit.cgroups import Load, Throttling, load, memory_limit_bytes, throttling, usable_cores
+from labkit.cgroups import (
+    Load,
+    Throttling,
+    load,
+    memory_limit_bytes,
+    throttling,
+    usable_cores,
+    waited_s,
+)
 from labkit.machines import Accelerator, Machine, machine
 
 MANY = 64  # an affinity that no quota here is above
@@ -199,6 +207,12 @@ def test_load(tmp_path):
     assert load(root=tmp_path) == Load(0.91, 3, None)
     put(tmp_path, "proc/pressure/cpu", "some avg10=12.50 avg60=0.91 avg300=0.57 total=1\n")
     assert load(root=tmp_path) == Load(0.91, 3, 0.125)
+
+
+def test_waiting_for_a_core(tmp_path):
+    assert waited_s(root=tmp_path) is None
+    put(tmp_path, "proc/self/schedstat", "599849376 403929059 143\n")
+    assert waited_s(root=tmp_path) == pytest.approx(0.403929059)
 
 
 # The processor.

@@ -71,6 +71,13 @@ def test_line():
     assert example(threads=None, device="cuda:0").line().endswith("(cuda:0)")
 
 
+def test_rates_of_a_busy_moment_say_so():
+    busy = example(waiting_share=0.4)
+    assert busy.busy
+    assert "other programs held the core for 40% of the measurement" in busy.line()
+    assert not example(waiting_share=0.01).busy
+
+
 def test_json_round_trip():
     text = json.dumps(example().to_dict())
     assert Peaks.from_dict(json.loads(text) | {"of a later version": 1}) == example()
