@@ -12,7 +12,7 @@ import labkit as lab
 from bench.noise import bursts
 from bench.peers import NOTES, ask
 from bench.report import Part, Row, middle_s, of
-from bench.work import loop, products
+from bench.work import also_squares, loop, products, squares
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +62,7 @@ def same(*, quick: bool = False) -> Part:
     }
     with bursts():
         mine = compare_often(loop(1000), loop(1000), repetitions)
+        twins = compare_often(squares(), also_squares(), repetitions)
         said = {name: _false(ask_often(name, 1000, 1000, n)) for name, n in peers.items()}
     row = Row(
         f"false verdicts on identical code, {BESIDE}",
@@ -70,8 +71,14 @@ def same(*, quick: bool = False) -> Part:
         mine.count(1, -1) <= 2,
         said,
     )
+    apart = Row(
+        f"false verdicts on two functions of the same source, {BESIDE}",
+        "at most 2 of 200",
+        f"{_false(twins)}; {of(twins.count(0), repetitions)} same or inconclusive",
+        twins.count(1, -1) <= 2,
+    )
     notes = "Peers: " + "; ".join(f"{name}: {how}" for name, how in NOTES.items()) + "."
-    return Part("Identical code", (row,), notes)
+    return Part("Identical code", (row, apart), notes)
 
 
 def _false(tally: Tally) -> str:

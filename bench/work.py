@@ -28,6 +28,27 @@ def loop(steps: int) -> Callable[[], None]:
     return run
 
 
+_numbers = [float(n) for n in range(1000)]
+
+
+def squares() -> Callable[[], float]:
+    """The sum of the squares of 1000 numbers."""
+
+    def run() -> float:
+        return sum(n * n for n in _numbers)
+
+    return run
+
+
+def also_squares() -> Callable[[], float]:
+    """The same again: other code objects, made of the same source."""
+
+    def run() -> float:
+        return sum(n * n for n in _numbers)
+
+    return run
+
+
 def products(times: int, rows: int = 256) -> Callable[[], Any]:
     """So many products of two square float32 matrices: 33 of them are 32 and 1/32 more."""
 

@@ -6,6 +6,7 @@ plots. It yields events; whoever drives it sends them on.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import random
@@ -15,6 +16,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from labkit import statistics
+from labkit.relocation import relocated
 from labkit.samplers import HostSampler, Sampler
 from labkit.trials import Failure, NoiseFloor
 from labkit.variants import describe
@@ -33,6 +35,10 @@ PREFLIGHT_S = 0.2
 # A resolution that would need more than this is refused (the width of an interval falls with
 # the square root of the rounds); one that needs less gets a caveat and what there is time for.
 HOPELESS_S = 24 * 3600.0
+# A new place in memory costs a warm-up: at most this share of the time goes into moving.
+_MOVING = 0.1
+_PLACES = 64
+_WARM_UP = 16
 # How often events leave the worker: each one wakes another process on the same machine.
 FLUSH_S = 0.2
 
@@ -108,7 +114,8 @@ Event = Stage | Calibrated | Rounds | NoiseFloor | Garbage | Failure | Traced | 
 class _Prepared:
     name: str
     index: int
-    call: Callable[[], Any]
+    # The evaluation at several places in memory; a sample is taken at one of them.
+    calls: list[Callable[[], Any]]
     evaluations: int = 1
     collected: int = 0
     collector_s: float = 0.0
@@ -207,7 +214,7 @@ def measure_rounds(
             yield _failure(name, "warm-up", error)
             continue
         on_step(None, "")
-        live.append(_Prepared(name, index, call, evaluations))
+        live.append(_Prepared(name, index, [call], evaluations))
         yield Calibrated(name, evaluations, overhead_s, sampler.device, sampler.clock, threads)
 
     def enough() -> bool:
@@ -228,6 +235,7 @@ def measure_rounds(
     preflight = plan.preflight and len(calls) > 1
     preflight_s = min(PREFLIGHT_S, plan.budget_s / 4)
     reason = "budget"
+    moving_s = 0.0
     if preflight:
         yield Stage("preflight: identical code against itself")
 
@@ -244,7 +252,7 @@ def measure_rounds(
         for prepared, counts in turns:
             on_step(prepared.name, "measuring")
             try:
-                sample = sampler.block(prepared.call, prepared.evaluations)
+                sample = sampler.block(draw.choice(prepared.calls), prepared.evaluations)
             except (Exception, SystemExit) as error:
                 on_step(None, "")
                 failed = prepared
@@ -275,6 +283,14 @@ def measure_rounds(
             floor_ratios.append(math.log(base_s / max(again, 1e-12)))
 
         now = clock()
+        if moving_s <= _MOVING * (now - began):
+            for prepared in live:
+                on_step(prepared.name, "measuring")
+                _move(prepared, sampler, draw)
+            on_step(None, "")
+            after = clock()
+            moving_s += after - now
+            now = after
         spent = now - began
         if preflight and (
             (spent >= preflight_s and rounds_done >= PREFLIGHT_ROUNDS) or spent >= plan.budget_s / 2
@@ -308,6 +324,21 @@ def measure_rounds(
         if prepared.collected >= prepared.evaluated > 0:
             yield Garbage(prepared.name, prepared.collector_s / prepared.evaluated)
     yield Finished(reason, clock() - start)
+
+
+def _move(prepared: _Prepared, sampler: Sampler, draw: random.Random) -> None:
+    """Add the evaluation at a new place in memory, warmed up; many places replace an old one."""
+    call = relocated(prepared.calls[0])
+    if call is prepared.calls[0]:
+        return
+    # What fails here fails in a sample as well, where it is reported.
+    with contextlib.suppress(Exception):
+        # Python specializes code after some runs of it.
+        sampler.block(call, min(prepared.evaluations, _WARM_UP))
+    if len(prepared.calls) < _PLACES:
+        prepared.calls.append(call)
+    else:
+        prepared.calls[draw.randrange(1, _PLACES)] = call
 
 
 def _is_answered(prepared: _Prepared, plan: Plan, alpha: float) -> bool:

@@ -6,6 +6,7 @@ import math
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 
@@ -56,8 +57,7 @@ class Variant:
         """Run the set-up and return the evaluation as a function of nothing."""
         if self.setup is None:
             return self.call
-        state, call = self.setup(), self.call
-        return lambda: call(state)
+        return partial(self.call, self.setup())
 
 
 def _short(value: object) -> str:

@@ -88,13 +88,37 @@ def test_noise_as_large_as_the_difference_spends_the_budget():
     assert events[-1].elapsed_s == pytest.approx(2.0, rel=0.2)
 
 
+def jittery(seconds, draw):
+    return lambda: seconds * draw.uniform(0.5, 1.5)
+
+
 def test_the_order_within_a_round_is_drawn_afresh():
-    machine = FakeMachine()
-    a, b = costs(1e-3), costs(1e-3)
+    machine, draw = FakeMachine(), random.Random(3)
+    a, b = jittery(1e-5, draw), jittery(1e-5, draw)
     machine.run({"a": a, "b": b}, budget_s=1.0, resolution=0.0001)
-    order = [call is a for call, _ in machine.log[200:]]
-    first_of_pair = order[::2]
+    # Copies share the closure; blocks of a few evaluations only warm a new copy up.
+    of_a = a.__closure__[1]
+    taken = [call.__closure__[1] is of_a for call, n in machine.log if n > 16]
+    first_of_pair = taken[200::2]
+    assert len(first_of_pair) > 100
     assert 0.3 < sum(first_of_pair) / len(first_of_pair) < 0.7
+
+
+def test_samples_are_taken_at_many_places_in_memory():
+    machine, draw = FakeMachine(), random.Random(3)
+    a, b = jittery(1e-5, draw), jittery(1e-5, draw)
+    machine.run({"a": a, "b": b}, budget_s=1.0, resolution=0.0001)
+    codes = {id(call.__code__) for call, n in machine.log if n > 16}
+    assert len(codes) > 60
+
+
+def test_moving_costs_a_small_share_of_the_time():
+    for seconds in (1e-6, 1e-4, 5e-3):
+        machine = FakeMachine()
+        machine.run({"a": costs(seconds), "b": costs(seconds)}, budget_s=2.0, resolution=0.0001)
+        sizes = [n for _, n in machine.log]
+        warm = sum(n for _, n in machine.log[-200:] if n <= 16 < max(sizes))
+        assert warm <= 0.15 * sum(sizes[-200:])
 
 
 def test_drift_that_hits_both_cancels():
