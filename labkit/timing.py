@@ -283,7 +283,8 @@ def measure_rounds(
             floor_ratios.append(math.log(base_s / max(again, 1e-12)))
 
         now = clock()
-        if moving_s <= _MOVING * (now - began):
+        # A single variant has nobody to be compared with: it is timed where it is.
+        if len(calls) > 1 and moving_s <= _MOVING * (now - began):
             for prepared in live:
                 on_step(prepared.name, "measuring")
                 _move(prepared, sampler, draw)

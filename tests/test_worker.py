@@ -278,10 +278,13 @@ def test_threads_come_from_the_cores_that_may_be_used():
 
 KERNEL = textwrap.dedent(
     """
-    import random, time
+    import random, signal, time
     from labkit.recorder import Settings
     from labkit.variants import as_variants
     from labkit.worker import Run
+
+    # The background jobs of a shell ignore it and hand that down; a kernel does not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     # Neither answered soon nor refused, on any machine: these differ from round to round.
     def nap():
