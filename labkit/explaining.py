@@ -366,8 +366,9 @@ def _dispatch(case: _Case) -> Cause | None:
     way_out = "torch.compile" if case.on_cpu else "torch.compile or CUDA graphs"
     return Cause(
         "dispatch overhead" if case.on_cpu else "launch overhead",
-        f"it starts {trace.calls} operators and takes {format_time(case.median_s / trace.calls)} "
-        f"for each; an operator on one number takes {format_time(trace.dispatch_s)}",
+        f"it starts {trace.calls} operator{'s' if trace.calls > 1 else ''} and takes "
+        f"{format_time(case.median_s / trace.calls)} for each; an operator on one number takes "
+        f"{format_time(trace.dispatch_s)}",
         f"fewer and larger operators: a larger batch, or {way_out}",
         1 - max(case.roof_shares),
     )

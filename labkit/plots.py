@@ -139,7 +139,9 @@ def live_figures(comparison: Comparison) -> list[Figure]:
     """
     height = max(3.2, 1.4 + 0.5 * len(comparison))
     # Together they fit a page of 1200 pixels with its margins.
-    intervals = _fixed_axes(3.8, height, left=0.85)
+    # Three lines of the legend, and more where there are more than six of its entries.
+    top = max(0.6, 0.19 * math.ceil(len(comparison) / 2))
+    intervals = _fixed_axes(3.8, height, left=0.85, top=top)
     _draw_narrowing(intervals, comparison)
     lines = [line for label in _row_labels(comparison) for line in label.split("\n")]
     left = min(1.6, max(0.8, 0.2 + 0.083 * max(len(line) for line in lines)))
@@ -156,10 +158,10 @@ def live_figures(comparison: Comparison) -> list[Figure]:
     return [cast("Figure", axes.figure) for axes in drawn]
 
 
-def _fixed_axes(width: float, height: float, *, left: float) -> Axes:
+def _fixed_axes(width: float, height: float, *, left: float, top: float = 0.6) -> Axes:
     figure = new_figure(width, height)
     figure.set_layout_engine("none")
-    bottom, right, top = 0.55, 0.2, 0.6
+    bottom, right = 0.55, 0.2
     box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
     return figure.add_axes(box)
 
@@ -409,7 +411,10 @@ def _draw_memory(axes: Axes, comparison: Comparison, *, ticks: int = 2) -> None:
 
 
 def _draw_narrowing(axes: Axes, comparison: Comparison) -> None:
-    axes.axhline(1, color=COLOURS[0], linewidth=1.2, label=_short(comparison.baseline, 20))
+    # Two labels stand side by side where they are short; three lines have room above the axes.
+    long = len(comparison) <= 3 and max(len(name) for name in comparison.names) > 8
+    width = 22 if long else 9
+    axes.axhline(1, color=COLOURS[0], linewidth=1.2, label=_cut(comparison.baseline, width))
     share = comparison.resolution
     axes.axhspan(1 / (1 + share), 1 + share, color="#dddddd", zorder=0)
     seen, rounds = [1.0], 0
@@ -420,7 +425,7 @@ def _draw_narrowing(axes: Axes, comparison: Comparison) -> None:
         colour, marker, line = style(number)
         xs, lows, middles, highs = zip(*path, strict=True)
         axes.fill_between(xs, lows, highs, color=colour, alpha=0.2, linewidth=0)
-        label = f"{_short(name, 20)} {format_ratio(ratio.speedup)}"
+        label = f"{_cut(name, width)} {format_ratio(ratio.speedup)}"
         axes.plot(xs, middles, line, color=colour, linewidth=1.8, label=label)
         axes.plot(xs[-1], middles[-1], marker, color=colour)
         # The first intervals are so wide that they would flatten everything after them.
@@ -438,7 +443,7 @@ def _draw_narrowing(axes: Axes, comparison: Comparison) -> None:
     axes.set_xlabel("rounds")
     axes.set_ylabel("speed-up")
     # Above the axes, where no line can run beneath it.
-    columns = 2 if len(comparison) <= 4 else 3
+    columns = 1 if long else 2
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1.0),

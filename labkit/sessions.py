@@ -340,7 +340,8 @@ def score(predicted: float, ratio: Ratio) -> str:
     if 1 / 1.05 < factor < 1.05:
         return f"{seen}: you were within 5 %."
     word = "more" if factor > 1 else "less"
-    return f"{seen}: {max(factor, 1 / factor):.2g} times {word} than you said."
+    times = float(f"{max(factor, 1 / factor):.2g}")
+    return f"{seen}: {times:g} times {word} than you said."
 
 
 def sweep_values(parameter: Parameter) -> list[Any]:
