@@ -194,6 +194,7 @@ def test_every_step_is_announced_before_it_starts():
         sampler=machine,
         clock=lambda: machine.now,
         on_step=lambda name, stage: steps.append((name, stage)),
+        collect=lambda: 0,
     )
     for _ in events:
         pass
