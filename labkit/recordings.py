@@ -42,10 +42,14 @@ class Recording:
         return names[0] if names else self.machine.processor
 
     @property
+    def versions(self) -> str:
+        """Of the libraries that were measured, for people."""
+        return ", ".join(f"{name} {version}" for name, version in self.machine.versions.items())
+
+    @property
     def label(self) -> str:
         """Machine, date and versions, for people."""
-        versions = ", ".join(f"{k} {v}" for k, v in self.machine.versions.items())
-        return f"{self.place}, recorded {self.date} ({versions})"
+        return f"{self.place}, recorded {self.date} ({self.versions})"
 
 
 class Recordings(Mapping[str, list[Recording]]):

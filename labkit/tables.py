@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from labkit.caveats import Caveat
     from labkit.explaining import Explanation
-    from labkit.machines import Machine
     from labkit.peaks import Peaks
     from labkit.profiles import Findings
     from labkit.recordings import Recordings
@@ -176,7 +175,7 @@ def recordings_as_html(recordings: Recordings) -> str:
     """Every recorded result with its machine, as HTML."""
     head = ["experiment", "recorded on", "date", "versions", "result"]
     rows = [
-        [each.name, each.place, each.date, _versions(each.machine), sentence]
+        [each.name, each.place, each.date, each.versions, sentence]
         for group in recordings.values()
         for each in group
         for sentence in each.result.sentences
@@ -186,10 +185,6 @@ def recordings_as_html(recordings: Recordings) -> str:
     lines = [*lines, *(f"skipped {name}: {why}" for name, why in recordings.skipped.items())]
     inside += "".join(f"<p>{escape(line)}</p>" for line in lines)
     return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'
-
-
-def _versions(machine: Machine) -> str:
-    return ", ".join(f"{name} {version}" for name, version in machine.versions.items())
 
 
 def result_html(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
