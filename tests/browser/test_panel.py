@@ -121,7 +121,8 @@ def test_a_sweep_goes_over_the_chosen_parameter(lab):
     panel = open_panel(lab, "loops.panel(budget_s=1, predict=False, repeat=1)")
     panel.get_by_label("over").select_option("steps")
     lab.button("Sweep", panel).click()
-    expect(panel.get_by_text("long does not cross the baseline")).to_be_visible(timeout=60_000)
+    # With 1000 steps both variants are the same: what is said of the crossing depends on luck.
+    expect(panel.get_by_text("(3 points)")).to_be_visible(timeout=60_000)
     expect(panel.get_by_role("table")).to_contain_text("10000")
     expect(panel.locator("img").first).to_be_visible()
     lab.set_width(1200, 1700)
