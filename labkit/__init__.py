@@ -48,9 +48,18 @@ _HOMES = {
     "ResolutionError": "errors",
     "UnpicklableError": "errors",
     "WorkerError": "errors",
+    "MissingPackageError": "errors",
+    "DoesNotApplyError": "errors",
 }
+# Modules that are used by their own name: lab.quantize.try_all(...).
+_MODULES = ("plots", "quantize", "runtimes", "sensitivity", "units")
 
 if TYPE_CHECKING:
+    from labkit import plots as plots
+    from labkit import quantize as quantize
+    from labkit import runtimes as runtimes
+    from labkit import sensitivity as sensitivity
+    from labkit import units as units
     from labkit.api import compare as compare
     from labkit.api import measure as measure
     from labkit.api import peak_memory as peak_memory
@@ -58,7 +67,9 @@ if TYPE_CHECKING:
     from labkit.claims import Claim as Claim
     from labkit.claims import check as check
     from labkit.errors import AgreementError as AgreementError
+    from labkit.errors import DoesNotApplyError as DoesNotApplyError
     from labkit.errors import LabkitError as LabkitError
+    from labkit.errors import MissingPackageError as MissingPackageError
     from labkit.errors import ResolutionError as ResolutionError
     from labkit.errors import UnpicklableError as UnpicklableError
     from labkit.errors import WorkerError as WorkerError
@@ -86,6 +97,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"labkit.{name}")
     if name not in _HOMES:
         raise AttributeError(f"labkit has no {name!r}; it has {', '.join(sorted(_HOMES))}")
     value = getattr(importlib.import_module(f"labkit.{_HOMES[name]}"), name)
@@ -94,4 +107,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*_HOMES, "__version__"])
+    return sorted([*_HOMES, *_MODULES, "__version__"])

@@ -9,7 +9,7 @@ from labkit.child import disagreement, with_traces
 from labkit.errors import AgreementError, WorkerError
 from labkit.recorder import Recorder, Settings
 from labkit.samplers import check_device, sampler_for
-from labkit.timing import Finished, Plan, measure_rounds
+from labkit.timing import Finished, Metrics, Plan, measure_rounds
 from labkit.traces import CompileWatch
 from labkit.variants import Variant, as_variants
 from labkit.worker import Run, queue_lock, resolution_refused
@@ -181,7 +181,8 @@ def _here(
 ) -> Comparison:
     """Measure in this process: the same rounds, no worker."""
     # The caller's own exceptions are raised where the caller can debug them.
-    calls = {name: variant.prepare() for name, variant in variants.items()}
+    metrics: dict[str, dict[str, float]] = {name: {} for name in variants}
+    calls = {name: variant.prepare(metrics[name].update) for name, variant in variants.items()}
     if agree is not None:
         problem = disagreement(calls, agree, lambda *_: None)
         if problem is not None:
@@ -193,6 +194,8 @@ def _here(
     sampler = sampler_for(settings.device)
     with queue_lock():
         recorder = Recorder(variants, settings)
+        for name, numbers in metrics.items():
+            recorder.take(Metrics(name, numbers))
         # A full collection walks everything in this process; one of the youngest does not.
         rounds = measure_rounds(calls, plan, sampler=sampler, collect=lambda: gc.collect(0))
         for event in with_traces(rounds, calls, CompileWatch(), trace=settings.trace):

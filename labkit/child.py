@@ -16,13 +16,23 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from labkit.timing import Calibrated, Event, Finished, Plan, Stage, Traced, measure_rounds
+from labkit.errors import DoesNotApplyError, MissingPackageError
+from labkit.timing import (
+    Calibrated,
+    Event,
+    Finished,
+    Metrics,
+    Plan,
+    Stage,
+    Traced,
+    measure_rounds,
+)
 from labkit.traces import CompileWatch, Trace
 from labkit.trials import Failure
 from labkit.variants import Variant, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from labkit.peaks import Peaks
 
@@ -168,8 +178,7 @@ def _run(job: Job, steps: _Steps) -> Any:
         steps(name, stage)
         watch(name, stage)
 
-    calls, failures = prepare(variants, on_step)
-    yield from failures
+    calls = yield from prepare(variants, on_step, metrics=job.kind == "time")
     if job.threads is not None:
         # Once more, for the libraries that the set-up imported.
         set_threads(job.threads)
@@ -204,20 +213,41 @@ def _run(job: Job, steps: _Steps) -> Any:
 
 
 def prepare(
-    variants: dict[str, Variant], on_step: Callable[[str | None, str], None]
-) -> tuple[dict[str, Callable[[], Any]], list[Failure]]:
-    """Run every set-up; a variant whose set-up raises is left out."""
+    variants: dict[str, Variant],
+    on_step: Callable[[str | None, str], None],
+    *,
+    metrics: bool = True,
+) -> Generator[Stage | Metrics | Failure, None, dict[str, Callable[[], Any]]]:
+    """Run every set-up; a variant whose set-up raises is left out.
+
+    Args:
+        variants: by name.
+        on_step: as in `labkit.timing.measure_rounds`.
+        metrics: whether to work out the numbers that variants bring along.
+
+    Returns:
+        Evaluations by name, after events of what happened.
+    """
     calls: dict[str, Callable[[], Any]] = {}
-    failures = []
     for name, variant in variants.items():
+        numbers: dict[str, float] = {}
+        yield Stage("setting up", name)
         on_step(name, "setup")
         try:
-            calls[name] = variant.prepare()
+            calls[name] = variant.prepare(numbers.update if metrics else None)
+        except (DoesNotApplyError, MissingPackageError) as error:
+            on_step(None, "")
+            yield Failure(name, "setup", "does not apply", str(error))
+            continue
         except (Exception, SystemExit) as error:
             message, details = describe(error)
-            failures.append(Failure(name, "setup", "raised", message, details))
+            on_step(None, "")
+            yield Failure(name, "setup", "raised", message, details)
+            continue
         on_step(None, "")
-    return calls, failures
+        if numbers:
+            yield Metrics(name, numbers)
+    return calls
 
 
 def disagreement(

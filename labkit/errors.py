@@ -19,3 +19,11 @@ class UnpicklableError(LabkitError, TypeError):
 
 class WorkerError(LabkitError, RuntimeError):
     """The worker could not be started, or died before it measured anything."""
+
+
+class MissingPackageError(LabkitError, ImportError):
+    """A technique needs a package that is not installed."""
+
+
+class DoesNotApplyError(LabkitError, ValueError):
+    """A technique has nothing to work on in this model, or this machine cannot run it."""

@@ -305,9 +305,9 @@ class Panel:
         )
         self._stage = widgets.HTML()
         self._message = widgets.HTML()
-        # The intervals, the times, the memory; a sweep takes the first.
+        # The intervals, the times, the memory, the frontier; a sweep takes the first.
         self._pictures = [
-            widgets.Image(format="png", layout=widgets.Layout(display="none")) for _ in range(3)
+            widgets.Image(format="png", layout=widgets.Layout(display="none")) for _ in range(4)
         ]
         self._verdict, self._table, self._notes = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._why = widgets.HTML()

@@ -26,6 +26,7 @@ from matplotlib.ticker import (
 )
 
 from labkit import statistics
+from labkit.pareto import QUALITY, SIZE, frontier, placed
 from labkit.units import format_bytes, format_count, format_ratio, format_time
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
 
     from labkit.ledger import MemoryLedger
     from labkit.results import Comparison, Ratio
+    from labkit.sensitivity import Sensitivity
     from labkit.sweeps import Sweep
 
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Not as many as colours, so that the fifteenth variant still has a look of its own.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 LINES = ("-", "--", "-.", ":")
 _GREY = "#666666"
 _FAILED = "#A00000"
@@ -155,13 +158,40 @@ def live_figures(comparison: Comparison) -> list[Figure]:
         _name_rows(memory, comparison, times=False)
         memory.set_xlabel("peak memory")
         drawn.append(memory)
+    if len(placed(comparison)) > 1:
+        drawn.append(_fixed_axes(6.4, height, left=0.85, top=0.3, right=2.6))
+        _draw_pareto(drawn[-1], comparison)
     return [cast("Figure", axes.figure) for axes in drawn]
 
 
-def _fixed_axes(width: float, height: float, *, left: float, top: float = 0.6) -> Axes:
+def pareto_figure(comparison: Comparison, quality: str = QUALITY, size: str = SIZE) -> Figure:
+    """Time against quality, the area as the size, the frontier marked.
+
+    Args:
+        comparison: whose variants bring along how good and how large they are.
+        quality: the name of the first number; more is better.
+        size: the name of the second, in bytes.
+
+    Raises:
+        ValueError: fewer than two variants have a time and a quality.
+    """
+    if len(placed(comparison, quality)) < 2:
+        known = list(dict.fromkeys(m for t in comparison.trials.values() for m in t.metrics))
+        raise ValueError(
+            f"fewer than two variants have a time and {quality!r}; their metrics are {known}: "
+            "give labkit.Variant(..., metrics={...})"
+        )
+    axes = _fixed_axes(8.2, max(3.6, 1.0 + 0.3 * len(comparison)), left=0.85, top=0.3, right=3.2)
+    _draw_pareto(axes, comparison, quality, size)
+    return cast("Figure", axes.figure)
+
+
+def _fixed_axes(
+    width: float, height: float, *, left: float, top: float = 0.6, right: float = 0.2
+) -> Axes:
     figure = new_figure(width, height)
     figure.set_layout_engine("none")
-    bottom, right = 0.55, 0.2
+    bottom = 0.55
     box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
     return figure.add_axes(box)
 
@@ -243,6 +273,25 @@ def curves_figure(
     axes.set_ylabel(f"{y} (means of {smooth})" if smooth > 1 else y)
     axes.grid(visible=True, color="#dddddd", linewidth=0.6)
     figure.legend(loc="outside upper center", ncols=min(4, len(curves)), frameon=False)
+    return figure
+
+
+def sensitivity_figure(found: Sensitivity) -> Figure:
+    """The quality with one layer changed: a line for each change, over the layers."""
+    figure = new_figure(7.0, 3.6)
+    axes = figure.add_subplot()
+    layers = list(found.alone)
+    axes.axhline(found.quality, color=COLOURS[0], linewidth=1.2, label="nothing changed")
+    for number, name in enumerate(found.shares, start=1):
+        colour, marker, line = style(number)
+        axes.plot([found.alone[layer][name] for layer in layers], line, marker=marker, color=colour)
+        axes.lines[-1].set_label(name)
+    labels = [f"{_cut(n, 14)}\n{format_bytes(found.bytes_of[n])}" for n in layers]
+    axes.set_xticks(range(len(layers)), labels, fontsize="small")
+    axes.set_xlabel("the layer that is changed, and its weights")
+    axes.set_ylabel("quality")
+    axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+    figure.legend(loc="outside upper center", ncols=min(4, 1 + len(found.shares)), frameon=False)
     return figure
 
 
@@ -448,6 +497,58 @@ def _draw_narrowing(axes: Axes, comparison: Comparison) -> None:
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
         ncols=columns,
+        frameon=False,
+        fontsize="small",
+        borderaxespad=0.2,
+    )
+
+
+def _draw_pareto(
+    axes: Axes, comparison: Comparison, quality: str = QUALITY, size: str = SIZE
+) -> None:
+    at, best = placed(comparison, quality), frontier(comparison, quality)
+    sizes = {name: comparison.trials[name].metrics.get(size, math.nan) for name in at}
+    largest = max((n for n in sizes.values() if math.isfinite(n)), default=math.nan)
+    for number, name in enumerate(comparison.names):
+        if name not in at:
+            continue
+        colour, marker, _ = style(number)
+        share = sizes[name] / largest if math.isfinite(sizes[name]) else 0.1
+        axes.scatter(*at[name], s=900 * share, color=colour, alpha=0.25, linewidths=0)
+        label = _cut(name, 24)
+        if math.isfinite(sizes[name]):
+            label += f", {format_bytes(sizes[name])}"
+        axes.plot(
+            *at[name],
+            marker,
+            color=colour,
+            markersize=7,
+            markeredgecolor="black" if name in best else colour,
+            markeredgewidth=1.6 if name in best else 0.5,
+            label=label,
+        )
+    points = [at[name] for name in best]
+    axes.step(
+        *zip(*points, strict=True),
+        where="post",
+        color=_GREY,
+        linewidth=1.2,
+        linestyle="--",
+        label="frontier",
+        zorder=0,
+    )
+    _set_time_axis(axes, "x", [seconds for seconds, _ in at.values()])
+    values = [value for _, value in at.values()]
+    pad = max(0.2 * (max(values) - min(values)), 0.005)
+    axes.set_ylim(min(values) - pad, max(values) + pad)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("time per evaluation")
+    axes.set_ylabel(f"{quality} (area: size)" if math.isfinite(largest) else quality)
+    axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.legend(
+        loc="center left",
+        bbox_to_anchor=(1.02, 0.5),
         frameon=False,
         fontsize="small",
         borderaxespad=0.2,

@@ -13,8 +13,9 @@ from labkit import caveats, statistics
 from labkit.machines import machine, throttling
 from labkit.peaks import Peaks
 from labkit.results import Comparison
-from labkit.timing import Calibrated, Garbage, Rounds, Traced
+from labkit.timing import Calibrated, Garbage, Metrics, Rounds, Traced
 from labkit.trials import Failure, NoiseFloor, PeakMemory, Trial
+from labkit.variants import check_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +109,7 @@ class Recorder:
                 threads=threads,
                 flops=v.flops,
                 bytes_moved=v.bytes_moved,
-                metrics={k: float(number) for k, number in v.metrics.items()},
+                metrics={} if callable(v.metrics) else check_metrics(v.metrics),
             )
             for name, v in variants.items()
         }
@@ -135,6 +136,8 @@ class Recorder:
                     device=event.device,
                     clock=event.clock,
                 )
+            case Metrics(variant, numbers):
+                self._trials[variant] = replace(self._trials[variant], metrics=numbers)
             case Rounds(rounds):
                 for number, times in rounds:
                     for name, seconds in times.items():

@@ -307,6 +307,30 @@ class Comparison:
 
         return plots.comparison_figure(self)
 
+    def frontier(self, quality: str = "accuracy") -> tuple[str, ...]:
+        """The variants that no other one beats in time and quality, the fastest first.
+
+        Args:
+            quality: a metric of the variants; more is better.
+        """
+        from labkit import pareto
+
+        return pareto.frontier(self, quality)
+
+    def pareto(self, quality: str = "accuracy", size: str = "size_bytes") -> Figure:
+        """Time against quality, the area as the size, the frontier marked.
+
+        Args:
+            quality: a metric of the variants; more is better.
+            size: a metric of the variants, in bytes.
+
+        Raises:
+            ValueError: fewer than two variants have a time and that quality.
+        """
+        from labkit import plots
+
+        return plots.pareto_figure(self, quality, size)
+
     def explain(self, name: str | None = None) -> Explanation:
         """What limits a variant: the limit that binds, the evidence, the next thing to try.
 

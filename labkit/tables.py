@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def _rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     head = ["variant", "time", "speed-up", "interval", "verdict", "rounds"]
     metrics = list(dict.fromkeys(m for t in comparison.trials.values() for m in t.metrics))
-    head += ["peak memory"] * bool(comparison.memory) + metrics
+    head += ["peak memory"] * bool(comparison.memory)
+    head += [m.removesuffix("_bytes") for m in metrics]
     rows = []
     for name, trial in comparison.trials.items():
         ratio, failure = comparison[name], comparison.failures.get(name)
@@ -33,15 +34,19 @@ def _rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         else:
             cells = ["", "", "not yet measured"]
         if failure:
-            cells[2] = f"{failure.kind} during {failure.stage}: {failure.message}"
+            cells[2] = failure.reason
         time = format_time(trial.median_s) if trial.times_s else ""
         row = [name, time, *cells, str(len(trial.times_s))]
         if comparison.memory:
             peak = comparison.memory.get(name)
             row.append(format_bytes(peak.peak_bytes) if peak else "")
-        row += [f"{trial.metrics[m]:.4g}" if m in trial.metrics else "" for m in metrics]
+        row += [_metric(m, trial.metrics[m]) if m in trial.metrics else "" for m in metrics]
         rows.append(row)
     return head, rows
+
+
+def _metric(name: str, value: float) -> str:
+    return format_bytes(value) if name.endswith("_bytes") else f"{value:.4g}"
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -107,7 +107,15 @@ class Traced:
     trace: Trace
 
 
-Event = Stage | Calibrated | Rounds | NoiseFloor | Garbage | Failure | Traced | Finished
+@dataclass(frozen=True)
+class Metrics:
+    """The numbers that a variant brings along."""
+
+    variant: str
+    numbers: dict[str, float]
+
+
+Event = Stage | Metrics | Calibrated | Rounds | NoiseFloor | Garbage | Failure | Traced | Finished
 
 
 @dataclass

@@ -23,7 +23,7 @@ class Failure:
     Attributes:
         variant: its name.
         stage: what it was doing: "load", "setup", "warm-up", "measuring" or "memory".
-        kind: "raised", "killed" or "hung".
+        kind: "raised", "killed", "hung", or "does not apply" to this model or machine.
         message: one line: the exception, the signal, or the deadline.
         details: the traceback, or the last lines that the process wrote; may be empty.
     """
@@ -34,8 +34,15 @@ class Failure:
     message: str
     details: str = ""
 
+    @property
+    def reason(self) -> str:
+        """What happened, without the variant's name."""
+        if self.kind == "does not apply":
+            return f"{self.kind}: {self.message}"
+        return f"{self.kind} during {self.stage}: {self.message}"
+
     def __str__(self) -> str:
-        return f"{self.variant} {self.kind} during {self.stage}: {self.message}"
+        return f"{self.variant} {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,15 @@ class Variant:
         call: does the work once. With ``setup`` it gets the result of that as its argument.
         setup: runs once in the worker before the first evaluation and is not timed: load or
             compile a model here, make the data here.
-        metrics: numbers shown beside the times, such as ``{"accuracy": 0.97}``.
+        metrics: numbers shown beside the times, such as ``{"accuracy": 0.97}``; or a function
+            that gives them, called once in the worker with the result of ``setup`` (with nothing
+            if there is no ``setup``) before anything is timed.
         flops: floating-point operations of one evaluation.
         bytes_moved: bytes that one evaluation has to read and write.
 
     Raises:
         TypeError: ``call`` or ``setup`` cannot be called, or a metric is no number.
+        ValueError: ``flops`` or ``bytes_moved`` is not above 0.
 
     >>> variant = Variant(sorted, setup=lambda: list(range(1000, 0, -1)))
     >>> Variant([1, 2, 3])
@@ -34,7 +37,9 @@ class Variant:
 
     call: Callable[..., Any]
     setup: Callable[[], Any] | None = field(default=None, kw_only=True)
-    metrics: Mapping[str, float] = field(default_factory=dict, kw_only=True)
+    metrics: Mapping[str, float] | Callable[..., Mapping[str, float]] = field(
+        default_factory=dict, kw_only=True
+    )
     flops: float | None = field(default=None, kw_only=True)
     bytes_moved: float | None = field(default=None, kw_only=True)
 
@@ -45,19 +50,43 @@ class Variant:
             )
         if self.setup is not None and not callable(self.setup):
             raise TypeError(f"setup={_short(self.setup)} cannot be called; give a function or None")
-        for name, value in self.metrics.items():
-            if isinstance(value, bool) or not hasattr(value, "__float__"):
-                raise TypeError(f"metrics[{name!r}]={_short(value)} is no number")
+        if not callable(self.metrics):
+            check_metrics(self.metrics)
         for word in ("flops", "bytes_moved"):
             value = getattr(self, word)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{word}={value}: give a positive number, or leave it out")
 
-    def prepare(self) -> Callable[[], Any]:
-        """Run the set-up and return the evaluation as a function of nothing."""
-        if self.setup is None:
-            return self.call
-        return partial(self.call, self.setup())
+    def prepare(
+        self, on_metrics: Callable[[dict[str, float]], None] | None = None
+    ) -> Callable[[], Any]:
+        """Run the set-up and return the evaluation as a function of nothing.
+
+        Args:
+            on_metrics: told the metrics; None: nobody wants them, so they are not worked out.
+        """
+        given = () if self.setup is None else (self.setup(),)
+        if on_metrics is not None:
+            numbers = self.metrics(*given) if callable(self.metrics) else self.metrics
+            on_metrics(check_metrics(numbers))
+        return partial(self.call, *given) if given else self.call
+
+
+def check_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers by name, as floats.
+
+    Raises:
+        TypeError: something else.
+
+    >>> check_metrics({"accuracy": 1})
+    {'accuracy': 1.0}
+    """
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics={_short(metrics)}: give numbers by name")
+    for name, value in metrics.items():
+        if isinstance(value, bool) or not hasattr(value, "__float__"):
+            raise TypeError(f"metrics[{name!r}]={_short(value)} is no number")
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def _short(value: object) -> str:

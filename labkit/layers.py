@@ -1,0 +1,88 @@
+"""What techniques ask of a model and of what they are given, before anything is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from labkit.errors import DoesNotApplyError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+Inputs = tuple[torch.Tensor, ...]
+LINEAR: tuple[type[nn.Module], ...] = (nn.Linear,)
+QUANTIZED: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv2d)
+
+
+def check_choice(given: str, allowed: Sequence[str], word: str) -> None:
+    """Refuse a word that is not one of those allowed.
+
+    Raises:
+        ValueError: with those that are.
+    """
+    if given not in allowed:
+        raise ValueError(f"{word}={given!r}: give one of {', '.join(allowed)}")
+
+
+def check_calibration(calibration: Sequence[Inputs]) -> None:
+    """Refuse what is no list of input tuples.
+
+    Raises:
+        ValueError: with an example of one.
+    """
+    if not calibration or not isinstance(calibration[0], tuple):
+        raise ValueError(
+            "calibration: give a list of input tuples, such as [(batch,) for batch in x.split(32)]"
+        )
+
+
+def widened(example_inputs: Inputs) -> Inputs:
+    """Inputs of at least two rows, in memory of their own.
+
+    An exporter takes a first dimension of 1 for a constant, and saves the whole tensor that an
+    input is a part of.
+    """
+    return tuple(torch.cat([x, x]) if x.shape[0] == 1 else x.clone() for x in example_inputs)
+
+
+def batch_is_free(example_inputs: Inputs) -> tuple[dict[int, Any], ...]:
+    """For an exporter: the first dimension of every input may change."""
+    return tuple({0: torch.export.Dim.AUTO} for _ in example_inputs)
+
+
+def check_modules(model: nn.Module, modules: Collection[str]) -> None:
+    """Refuse names that no module of the model has.
+
+    Raises:
+        ValueError: with those that there are.
+    """
+    known = [name for name, _ in model.named_modules() if name]
+    for name in modules:
+        if name not in known:
+            raise ValueError(f"no module {name!r} in the model; it has {', '.join(known)}")
+
+
+def check_layers(
+    model: nn.Module, kinds: tuple[type[nn.Module], ...], exclude: Collection[str]
+) -> None:
+    """Refuse a model in which a technique would change nothing.
+
+    Args:
+        model: what is to be changed.
+        kinds: of layers that the technique changes.
+        exclude: names of modules that it leaves alone.
+
+    Raises:
+        ValueError: a name that no module has.
+        DoesNotApplyError: no layer is left.
+    """
+    check_modules(model, exclude)
+    names = [name for name, part in model.named_modules() if isinstance(part, kinds)]
+    words = " or ".join(kind.__name__ for kind in kinds)
+    if not names:
+        raise DoesNotApplyError(f"this changes layers of {words}, and the model has none")
+    if set(names) <= set(exclude):
+        raise DoesNotApplyError(f"exclude names every layer of {words}: {', '.join(names)}")

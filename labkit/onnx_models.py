@@ -1,0 +1,243 @@
+"""Quantization by ONNX Runtime: model to model. `labkit.quantize` says what they have in common."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from labkit.layers import (
+    LINEAR,
+    QUANTIZED,
+    batch_is_free,
+    check_calibration,
+    check_choice,
+    check_layers,
+    check_modules,
+    widened,
+)
+from labkit.optional import need, quiet
+from labkit.runtimes import OnnxModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from torch import nn
+
+    from labkit.layers import Inputs
+
+CALIBRATIONS = ("minmax", "percentile", "entropy")
+FORMATS = ("int8", "int4", "float32")
+# As many weights share one scale in the 4-bit formats.
+GROUP = 32
+
+
+def onnx_float32(model: nn.Module, example_inputs: Inputs) -> nn.Module:
+    """The same model in float32, run by ONNX Runtime: what a user has without quantizing."""
+    return OnnxModel(_to_onnx(model, example_inputs).SerializeToString())
+
+
+def onnx_dynamic_int8(
+    model: nn.Module, example_inputs: Inputs, *, exclude: Collection[str] = ()
+) -> nn.Module:
+    """Weights of linear layers in int8, activations quantized as they come; ONNX Runtime.
+
+    Args:
+        model: see above.
+        example_inputs: see above.
+        exclude: names of modules that stay float32.
+
+    Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+    """
+    check_layers(model, LINEAR, exclude)
+    quantization = need("onnxruntime.quantization")
+    program = _to_onnx(model, example_inputs)
+    return _quantized_file(
+        lambda target: quantization.quantize_dynamic(
+            program,
+            target,
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_exclude=_nodes_of(program, model, exclude),
+        )
+    )
+
+
+def onnx_static_int8(
+    model: nn.Module,
+    example_inputs: Inputs,
+    calibration: Sequence[Inputs],
+    *,
+    method: str = "minmax",
+    exclude: Collection[str] = (),
+) -> nn.Module:
+    """Weights per channel and activations per tensor in int8; ONNX Runtime.
+
+    Args:
+        model: see above.
+        example_inputs: see above.
+        calibration: inputs as the model will meet them; some hundred rows are enough.
+        method: how a range is taken from what was seen: "minmax" all of it, "percentile" all
+            but the outermost 0.001 %, "entropy" the part that keeps most information.
+        exclude: names of modules that stay float32.
+
+    Raises:
+        ValueError: an unknown method, or no calibration data.
+        DoesNotApplyError: there is no layer to quantize.
+
+    Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+    """
+    formats = dict.fromkeys(exclude, "float32")
+    return onnx_by_layer(model, example_inputs, calibration, formats, method=method)
+
+
+def onnx_int4_weights(
+    model: nn.Module, example_inputs: Inputs, *, group: int = GROUP, exclude: Collection[str] = ()
+) -> nn.Module:
+    """Weights of linear layers in 4 bits, a scale for each group of them; ONNX Runtime.
+
+    Args:
+        model: see above.
+        example_inputs: see above.
+        group: weights that share a scale: 16, 32, 64, 128 or 256.
+        exclude: names of modules that stay float32.
+
+    Raises:
+        DoesNotApplyError: there is no linear layer.
+
+    Source: the operator MatMulNBits,
+    https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+    """
+    check_layers(model, LINEAR, exclude)
+    program = _to_onnx(model, example_inputs)
+    chosen = [name for name, part in model.named_modules() if isinstance(part, LINEAR)]
+    nodes = set(_nodes_of(program, model, set(chosen) - set(exclude)))
+    return OnnxModel(_with_int4(program, nodes, group).SerializeToString())
+
+
+def onnx_by_layer(
+    model: nn.Module,
+    example_inputs: Inputs,
+    calibration: Sequence[Inputs],
+    formats: Mapping[str, str],
+    *,
+    method: str = "minmax",
+) -> nn.Module:
+    """Static int8 for most layers, other formats for those named; ONNX Runtime.
+
+    Args:
+        model: see above.
+        example_inputs: see above.
+        calibration: inputs as the model will meet them; some hundred rows are enough.
+        formats: "float32" or "int4" (4-bit weights; linear layers only) by name of module; all
+            others get "int8".
+        method: as in `onnx_static_int8`.
+
+    Raises:
+        ValueError: an unknown format, module or method, or no calibration data.
+        DoesNotApplyError: there is no layer to quantize.
+    """
+    for name, given in formats.items():
+        check_choice(given, FORMATS, f"formats[{name!r}]")
+    check_choice(method, CALIBRATIONS, "method")
+    check_calibration(calibration)
+    floats = [name for name, given in formats.items() if given == "float32"]
+    check_layers(model, QUANTIZED, floats)
+    quantization = need("onnxruntime.quantization")
+    program = _to_onnx(model, example_inputs)
+    excluded = _nodes_of(program, model, floats)
+    packed = set(_nodes_of(program, model, [n for n, g in formats.items() if g == "int4"]))
+    if packed:
+        program = _with_int4(program, packed, GROUP)
+    names = [given.name for given in program.graph.input]
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.batches = iter(calibration)
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            if batch is None:
+                return None
+            return {name: x.numpy() for name, x in zip(names, batch, strict=True)}
+
+    methods = quantization.CalibrationMethod
+    return _quantized_file(
+        lambda target: quantization.quantize_static(
+            program,
+            target,
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            # Unsigned activations meet signed weights: so do the processor's instructions.
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method={
+                "minmax": methods.MinMax,
+                "percentile": methods.Percentile,
+                "entropy": methods.Entropy,
+            }[method],
+            nodes_to_exclude=excluded,
+        )
+    )
+
+
+def _to_onnx(model: nn.Module, example_inputs: Inputs) -> Any:
+    need("onnx")
+    need("onnxscript")
+    with quiet():
+        exported = torch.onnx.export(
+            model,
+            widened(example_inputs),
+            dynamo=True,
+            dynamic_shapes=batch_is_free(example_inputs),
+            verbose=False,
+        )
+    program = exported.model_proto  # type: ignore[union-attr]
+    # Shapes in between: the quantizer transposes weights and would trip over the old ones.
+    program.graph.ClearField("value_info")
+    return program
+
+
+def _nodes_of(program: Any, model: nn.Module, modules: Collection[str]) -> list[str]:
+    """Names of the nodes that come from these modules."""
+    check_modules(model, modules)
+    found = []
+    for node in program.graph.node:
+        about = {p.key: p.value for p in node.metadata_props}
+        scopes = about.get("pkg.torch.onnx.name_scopes", "")
+        if any(f"'{name}'" in scopes for name in modules):
+            found.append(node.name)
+    return found
+
+
+def _quantized_file(quantize: Callable[[str], None]) -> nn.Module:
+    """Run a quantizer that can only write files."""
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        target = Path(folder, "quantized.onnx")
+        quantize(str(target))
+        return OnnxModel(target.read_bytes())
+
+
+def _with_int4(program: Any, nodes: Collection[str], group: int) -> Any:
+    """The program with 4-bit weights in these nodes."""
+    nbits = need("onnxruntime.quantization.matmul_nbits_quantizer")
+    split = need("onnxruntime.quantization.onnx_model").ONNXModel(program)
+    with quiet():
+        # The operator replaces a product without a bias.
+        split.replace_gemm_with_matmul()
+        names = {node.name for node in split.model.graph.node if node.op_type == "MatMul"}
+        chosen = [name for node in nodes for name in (node, f"{node}_MatMul") if name in names]
+        quantizer = nbits.MatMulNBitsQuantizer(
+            split.model,
+            bits=4,
+            block_size=group,
+            is_symmetric=True,
+            accuracy_level=4,  # products in int8
+            nodes_to_include=chosen,
+        )
+        quantizer.process()
+    return quantizer.model.model
