@@ -39,6 +39,11 @@ HOPELESS_S = 24 * 3600.0
 _MOVING = 0.1
 _PLACES = 64
 _WARM_UP = 16
+# Threads of a pool spin for a while when their work is done, and so keep a core from whatever
+# runs next. Longer than this nobody waits for them.
+_SETTLE_S = 0.03
+# An evaluation shorter than this is run once before its sample, so that its own pool is awake.
+_WAKE_S = 5e-3
 # How often events leave the worker: each one wakes another process on the same machine.
 FLUSH_S = 0.2
 
@@ -125,6 +130,7 @@ class _Prepared:
     # The evaluation at several places in memory; a sample is taken at one of them.
     calls: list[Callable[[], Any]]
     evaluations: int = 1
+    evaluation_s: float = 0.0
     collected: int = 0
     collector_s: float = 0.0
     evaluated: int = 0
@@ -175,6 +181,17 @@ def calibrate(
         evaluations = max(evaluations + 1, math.ceil(evaluations * min(growth, 10.0)))
 
 
+def is_busy(wait_s: float = 2e-4) -> bool:
+    """Whether threads of this process run although nobody asked them to.
+
+    >>> is_busy(1e-3)
+    False
+    """
+    cpu_s, wall_s = time.process_time(), time.perf_counter()
+    time.sleep(wait_s)
+    return time.process_time() - cpu_s > 0.3 * (time.perf_counter() - wall_s)
+
+
 def measure_rounds(
     calls: dict[str, Callable[[], Any]],
     plan: Plan,
@@ -185,6 +202,7 @@ def measure_rounds(
     on_step: Callable[[str | None, str], None] = _nothing,
     threads: int | None = None,
     collect: Callable[[], int] = gc.collect,
+    busy: Callable[[], bool] = is_busy,
 ) -> Iterator[Event]:
     """Time variants in rounds and yield what happens.
 
@@ -198,6 +216,9 @@ def measure_rounds(
             knows whom to blame when this process dies or hangs.
         threads: only to be written down.
         collect: the garbage collector's turn between samples.
+        busy: whether threads still run that the last evaluation started. Where a variant leaves
+            such threads (OpenMP's spin for milliseconds), every sample waits for them to end:
+            they belong to another variant.
 
     Yields:
         Events; `Finished` is the last one. A variant that raises becomes a `Failure` and the
@@ -210,19 +231,21 @@ def measure_rounds(
     overhead_s = empty_loop_s() if isinstance(sampler, HostSampler) else 0.0
     baseline_name = next(iter(calls))
     live: list[_Prepared] = []
+    restless = False
 
     for index, (name, call) in enumerate(calls.items()):
         yield Stage("warming up", name)
         on_step(name, "warm-up")
         try:
             sampler.block(call, 1)
-            evaluations, _ = calibrate(call, sampler, sample_s=plan.sample_s)
+            evaluations, block_s = calibrate(call, sampler, sample_s=plan.sample_s)
+            restless = busy() or restless
         except (Exception, SystemExit) as error:
             on_step(None, "")
             yield _failure(name, "warm-up", error)
             continue
         on_step(None, "")
-        live.append(_Prepared(name, index, [call], evaluations))
+        live.append(_Prepared(name, index, [call], evaluations, block_s / evaluations))
         yield Calibrated(name, evaluations, overhead_s, sampler.device, sampler.clock, threads)
 
     def enough() -> bool:
@@ -260,7 +283,10 @@ def measure_rounds(
         for prepared, counts in turns:
             on_step(prepared.name, "measuring")
             try:
-                sample = sampler.block(draw.choice(prepared.calls), prepared.evaluations)
+                call = draw.choice(prepared.calls)
+                if restless and len(calls) > 1:
+                    _settle(call, prepared, sampler, busy)
+                sample = sampler.block(call, prepared.evaluations)
             except (Exception, SystemExit) as error:
                 on_step(None, "")
                 failed = prepared
@@ -333,6 +359,17 @@ def measure_rounds(
         if prepared.collected >= prepared.evaluated > 0:
             yield Garbage(prepared.name, prepared.collector_s / prepared.evaluated)
     yield Finished(reason, clock() - start)
+
+
+def _settle(
+    call: Callable[[], Any], prepared: _Prepared, sampler: Sampler, busy: Callable[[], bool]
+) -> None:
+    """Wait for the threads of another variant to end, then wake those of this one."""
+    until = time.perf_counter() + _SETTLE_S
+    while busy() and time.perf_counter() < until:
+        pass
+    if prepared.evaluation_s < _WAKE_S:
+        sampler.block(call, 1)
 
 
 def _move(prepared: _Prepared, sampler: Sampler, draw: random.Random) -> None:
