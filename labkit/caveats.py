@@ -131,6 +131,17 @@ def throttled(share: float) -> Caveat:
     )
 
 
+def waited(share: float) -> Caveat:
+    """Threads were ready to run and had no core."""
+    return Caveat(
+        "busy cores",
+        f"the threads of this run waited for a core, together for {format_share(share)} of it; "
+        "where several work on one evaluation, one that waits holds up the others, and the "
+        "variants with the most threads lose most",
+        "close other programs, or give threads=1",
+    )
+
+
 def drift(variant: str, share: float) -> Caveat:
     """Absolute times moved during the run."""
     return Caveat(

@@ -113,13 +113,21 @@ def load(*, root: Path = ROOT) -> Load:
     )
 
 
-def waited_s(*, root: Path = ROOT) -> float | None:
+def waited_s(*, every_thread: bool = False, root: Path = ROOT) -> float | None:
     """For how long this process's main thread was ready to run and had no core; None: unknown.
+
+    Args:
+        every_thread: all threads that live now, added up.
+        root: where proc is; tests give their own.
 
     Source: Linux, Documentation/scheduler/sched-stats.rst.
     """
-    fields = read(root / "proc/self/schedstat").split()
-    return int(fields[1]) / 1e9 if len(fields) == 3 else None
+    files = [root / "proc/self/schedstat"]
+    if every_thread:
+        files = list(root.glob("proc/self/task/*/schedstat"))
+    # A thread may end between the listing and the reading.
+    waits = [int(fields[1]) for fields in (read(f).split() for f in files) if len(fields) == 3]
+    return sum(waits) / 1e9 if waits else None
 
 
 def read(path: Path) -> str:

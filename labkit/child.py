@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from labkit.cgroups import waited_s
 from labkit.errors import DoesNotApplyError, MissingPackageError
 from labkit.timing import (
     Calibrated,
@@ -25,6 +26,7 @@ from labkit.timing import (
     Plan,
     Stage,
     Traced,
+    Waited,
     measure_rounds,
 )
 from labkit.traces import CompileWatch, Trace
@@ -307,12 +309,16 @@ def with_traces(
         known: rates of this machine that need not be measured again.
     """
     evaluations: dict[str, int] = {}
+    began_s, waited_before_s = time.monotonic(), waited_s(every_thread=True) or 0.0
     for event in events:
         if isinstance(event, Calibrated):
             evaluations[event.variant] = event.evaluations_per_sample
         elif isinstance(event, Failure):
             evaluations.pop(event.variant, None)
-        elif isinstance(event, Finished) and event.reason in ("answered", "budget") and trace:
+        elif isinstance(event, Finished):
+            waited = (waited_s(every_thread=True) or 0.0) - waited_before_s
+            yield Waited(max(0.0, waited / max(1e-9, time.monotonic() - began_s)))
+        if isinstance(event, Finished) and event.reason in ("answered", "budget") and trace:
             whole = {name: (calls[name], number) for name, number in evaluations.items()}
             yield from _traces(whole, watch, on_step, known)
         yield event

@@ -20,6 +20,8 @@ import socket
 import struct
 import sys
 
+from labkit.optional import quiet
+
 # Request: a file descriptor comes along with a path's length and the path (the state file).
 # Replies: kind ("s" for started, "e" for ended), process id, exit code (negative: signal).
 REPLY = struct.Struct("!cqq")
@@ -71,7 +73,7 @@ def serve(control_fd: int, preload: list[str]) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     for name in preload:
         # A library that does not import here will say so in the variant that needs it.
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), quiet():
             importlib.import_module(name)
     import labkit.child  # noqa: F401  (imported once here instead of in every worker)
 

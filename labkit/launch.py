@@ -20,7 +20,11 @@ from labkit.errors import WorkerError
 from labkit.forkserver import REPLY
 
 # Imported once by the server when the caller has them, so that a worker starts with them.
-_PRELOAD = ("numpy", "torch", "sklearn", "pandas", "onnxruntime", "torchao")
+_PRELOAD = (
+    *("numpy", "torch", "sklearn", "pandas", "onnxruntime", "torchao"),
+    # What exporting and compiling import: a second or two in every worker that does either.
+    *("torch._dynamo", "torch._inductor.compile_fx"),
+)
 # Importing torch takes about 2 s on a quiet machine; on a crowded one far longer.
 _START_TIMEOUT_S = 120.0
 

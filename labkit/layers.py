@@ -86,3 +86,16 @@ def check_layers(
         raise DoesNotApplyError(f"this changes layers of {words}, and the model has none")
     if set(names) <= set(exclude):
         raise DoesNotApplyError(f"exclude names every layer of {words}: {', '.join(names)}")
+
+
+def of_one_size(batches: Sequence[Inputs]) -> list[Inputs]:
+    """Batches as they are if all have as many rows, else one row each.
+
+    >>> [x.shape[0] for (x,) in of_one_size([(torch.ones(2, 3),), (torch.ones(1, 3),)])]
+    [1, 1, 1]
+    """
+    if len({x.shape[0] for batch in batches for x in batch}) == 1:
+        return list(batches)
+    return [
+        tuple(x[row : row + 1] for x in batch) for batch in batches for row in range(len(batch[0]))
+    ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from labkit.layers import (
     check_choice,
     check_layers,
     check_modules,
+    of_one_size,
     widened,
 )
 from labkit.optional import need, quiet
@@ -72,6 +75,7 @@ def onnx_static_int8(
     calibration: Sequence[Inputs],
     *,
     method: str = "minmax",
+    percentile: float = 99.999,
     exclude: Collection[str] = (),
 ) -> nn.Module:
     """Weights per channel and activations per tensor in int8; ONNX Runtime.
@@ -80,8 +84,9 @@ def onnx_static_int8(
         model: see above.
         example_inputs: see above.
         calibration: inputs as the model will meet them; some hundred rows are enough.
-        method: how a range is taken from what was seen: "minmax" all of it, "percentile" all
-            but the outermost 0.001 %, "entropy" the part that keeps most information.
+        method: how a range is taken from what was seen: "minmax" all of it, "percentile" the
+            middle part, "entropy" the part that keeps most information.
+        percentile: how much of what was seen the range holds, for that method.
         exclude: names of modules that stay float32.
 
     Raises:
@@ -91,7 +96,9 @@ def onnx_static_int8(
     Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
     """
     formats = dict.fromkeys(exclude, "float32")
-    return onnx_by_layer(model, example_inputs, calibration, formats, method=method)
+    return onnx_by_layer(
+        model, example_inputs, calibration, formats, method=method, percentile=percentile
+    )
 
 
 def onnx_int4_weights(
@@ -125,6 +132,7 @@ def onnx_by_layer(
     formats: Mapping[str, str],
     *,
     method: str = "minmax",
+    percentile: float = 99.999,
 ) -> nn.Module:
     """Static int8 for most layers, other formats for those named; ONNX Runtime.
 
@@ -135,6 +143,7 @@ def onnx_by_layer(
         formats: "float32" or "int4" (4-bit weights; linear layers only) by name of module; all
             others get "int8".
         method: as in `onnx_static_int8`.
+        percentile: as in `onnx_static_int8`.
 
     Raises:
         ValueError: an unknown format, module or method, or no calibration data.
@@ -143,6 +152,8 @@ def onnx_by_layer(
     for name, given in formats.items():
         check_choice(given, FORMATS, f"formats[{name!r}]")
     check_choice(method, CALIBRATIONS, "method")
+    if not 50 < percentile < 100:
+        raise ValueError(f"percentile={percentile}: give a number between 50 and 100")
     check_calibration(calibration)
     floats = [name for name, given in formats.items() if given == "float32"]
     check_layers(model, QUANTIZED, floats)
@@ -156,7 +167,8 @@ def onnx_by_layer(
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
-            self.batches = iter(calibration)
+            # Its histograms are made of arrays of one shape.
+            self.batches = iter(of_one_size(calibration))
 
         def get_next(self) -> dict[str, Any] | None:
             batch = next(self.batches, None)
@@ -181,6 +193,7 @@ def onnx_by_layer(
                 "entropy": methods.Entropy,
             }[method],
             nodes_to_exclude=excluded,
+            extra_options={"CalibPercentile": percentile} if method == "percentile" else {},
         )
     )
 
@@ -216,7 +229,8 @@ def _nodes_of(program: Any, model: nn.Module, modules: Collection[str]) -> list[
 
 def _quantized_file(quantize: Callable[[str], None]) -> nn.Module:
     """Run a quantizer that can only write files."""
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    # Some of its methods print how far they are.
+    with tempfile.TemporaryDirectory() as folder, quiet(), redirect_stdout(io.StringIO()):
         target = Path(folder, "quantized.onnx")
         quantize(str(target))
         return OnnxModel(target.read_bytes())

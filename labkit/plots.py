@@ -181,7 +181,7 @@ def pareto_figure(comparison: Comparison, quality: str = QUALITY, size: str = SI
             f"fewer than two variants have a time and {quality!r}; their metrics are {known}: "
             "give labkit.Variant(..., metrics={...})"
         )
-    axes = _fixed_axes(8.2, max(3.6, 1.0 + 0.3 * len(comparison)), left=0.85, top=0.3, right=3.2)
+    axes = _fixed_axes(8.2, max(3.6, 1.0 + 0.3 * len(comparison)), left=0.85, top=0.3, right=2.9)
     _draw_pareto(axes, comparison, quality, size)
     return cast("Figure", axes.figure)
 
@@ -243,7 +243,13 @@ def sweep_figure(sweep: Sweep) -> Figure:
 
 
 def curves_figure(
-    curves: Mapping[str, Sequence[float]], *, x: str, y: str, smooth: int = 1
+    curves: Mapping[str, Sequence[float]],
+    *,
+    x: str,
+    y: str,
+    smooth: int = 1,
+    xs: Sequence[float] | None = None,
+    log: bool = False,
 ) -> Figure:
     """One line for each name, such as the losses of several trainings.
 
@@ -252,6 +258,8 @@ def curves_figure(
         x: what is counted on the horizontal axis.
         y: what the numbers are.
         smooth: draw means of this many numbers in a row.
+        xs: where the numbers stand on the horizontal axis, in this direction; None: 1, 2, ...
+        log: a logarithmic vertical axis.
     """
     figure = new_figure(7.0, 3.6)
     axes = figure.add_subplot()
@@ -260,7 +268,7 @@ def curves_figure(
         means = np.convolve(values, np.ones(smooth) / smooth, mode="valid")
         every = max(1, len(means) // 8)
         axes.plot(
-            np.arange(len(means)) + smooth,
+            np.arange(len(means)) + smooth if xs is None else xs,
             means,
             line,
             color=colour,
@@ -270,9 +278,16 @@ def curves_figure(
             label=name,
         )
     axes.set_xlabel(x)
+    if xs is not None and xs[0] > xs[-1]:
+        axes.invert_xaxis()
+    if log:
+        axes.set_yscale("log")
     axes.set_ylabel(f"{y} (means of {smooth})" if smooth > 1 else y)
     axes.grid(visible=True, color="#dddddd", linewidth=0.6)
-    figure.legend(loc="outside upper center", ncols=min(4, len(curves)), frameon=False)
+    # As many columns as fit: a character takes a twelfth of an inch, a line and its gaps one.
+    widest = 1 + max(len(name) for name in curves) / 12
+    columns = max(1, min(4, len(curves), int(7.0 / widest)))
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False)
     return figure
 
 
@@ -537,7 +552,7 @@ def _draw_pareto(
         label="frontier",
         zorder=0,
     )
-    _set_time_axis(axes, "x", [seconds for seconds, _ in at.values()])
+    _set_time_axis(axes, "x", [seconds for seconds, _ in at.values()], most=5)
     values = [value for _, value in at.values()]
     pad = max(0.2 * (max(values) - min(values)), 0.005)
     axes.set_ylim(min(values) - pad, max(values) + pad)
@@ -656,7 +671,7 @@ def _set_log_ticks(axes: Axes, which: str, low: float, high: float, most: int) -
     _axis(axes, which).set_major_locator(FixedLocator(ticks[:: math.ceil(len(ticks) / most)]))
 
 
-def _set_time_axis(axes: Axes, which: str, seen_s: list[float]) -> None:
+def _set_time_axis(axes: Axes, which: str, seen_s: list[float], *, most: int | None = None) -> None:
     seen_s = [s for s in seen_s if s > 0 and math.isfinite(s)]
     if seen_s:
         low, high = min(seen_s), max(seen_s)
@@ -666,9 +681,9 @@ def _set_time_axis(axes: Axes, which: str, seen_s: list[float]) -> None:
             high = high if high > low else 1.1 * high
         _set_limits(axes, which, low, high, log=log)
         if log:
-            _set_log_ticks(axes, which, low, high, 3 if which == "x" else 6)
+            _set_log_ticks(axes, which, low, high, most or (3 if which == "x" else 6))
         else:
-            _axis(axes, which).set_major_locator(MaxNLocator(2 if which == "x" else 4))
+            _axis(axes, which).set_major_locator(MaxNLocator(most or (2 if which == "x" else 4)))
             if low == 0.0:
                 axes.set_xlim(left=0) if which == "x" else axes.set_ylim(bottom=0)
     else:

@@ -108,6 +108,8 @@ def pt2e_qat_int8(
 ) -> nn.Module:
     """Quantization-aware training: the model learns with the rounding in it; then as static.
 
+    Batch normalization is folded into the convolutions first, with the statistics that it has.
+
     Args:
         model: see above; training starts from its weights, in a copy.
         example_inputs: see above.
@@ -122,10 +124,10 @@ def pt2e_qat_int8(
     moves = need("torchao.quantization.pt2e")
     config = _x86().get_default_x86_inductor_quantization_config(is_qat=True)
     with quiet():
-        prepared = pt2e.prepare_qat_pt2e(
-            _to_graph(copy.deepcopy(model).train(), example_inputs),
-            _quantizer(config, model, exclude),
-        )
+        graph = _to_graph(copy.deepcopy(model), example_inputs)
+        # Left in, it would take the preparation twenty seconds to find its patterns.
+        need("torchao.quantization.pt2e.utils")._fuse_conv_bn_(graph)
+        prepared = pt2e.prepare_qat_pt2e(graph, _quantizer(config, model, exclude))
         moves.move_exported_model_to_train(prepared)
         train(prepared)
         moves.move_exported_model_to_eval(prepared)

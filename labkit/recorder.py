@@ -13,7 +13,7 @@ from labkit import caveats, statistics
 from labkit.machines import machine, throttling
 from labkit.peaks import Peaks
 from labkit.results import Comparison
-from labkit.timing import Calibrated, Garbage, Metrics, Rounds, Traced
+from labkit.timing import Calibrated, Garbage, Metrics, Rounds, Traced, Waited
 from labkit.trials import Failure, NoiseFloor, PeakMemory, Trial
 from labkit.variants import check_metrics
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _NOISY = 0.05
 # A drift of the absolute times above this is worth a word; ratios do not feel it.
 _DRIFT = 0.1
+# Threads of a run on a quiet machine wait for a core for less than 1 % of it.
+_WAITED = 0.1
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class Recorder:
         self._ended_after_s: float | None = None
         self._began_utc = datetime.now(UTC).isoformat(timespec="seconds")
         self._throttling = throttling()
+        self._waited_share = 0.0
 
     @property
     def next_round(self) -> int:
@@ -136,6 +139,8 @@ class Recorder:
                     device=event.device,
                     clock=event.clock,
                 )
+            case Waited(share):
+                self._waited_share = share
             case Metrics(variant, numbers):
                 self._trials[variant] = replace(self._trials[variant], metrics=numbers)
             case Rounds(rounds):
@@ -235,6 +240,8 @@ class Recorder:
             share = trial.collector_s / trial.median_s
             if share > 0.01:
                 result.append(caveats.garbage(name, trial.collector_s, share))
+        if self._waited_share > _WAITED:
+            result.append(caveats.waited(self._waited_share))
         times = found.trials[found.baseline].times_s
         if len(times) >= 40:
             half = len(times) // 2

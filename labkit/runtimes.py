@@ -238,7 +238,7 @@ def size_bytes(model: nn.Module) -> int:
     """The size of a model on disk: its program, or its weights as torch saves them.
 
     >>> size_bytes(nn.Linear(1000, 1000)) // 1000
-    4006
+    4005
     """
     if isinstance(model, OnnxModel | Exported | Packaged):
         return len(model.program)

@@ -97,6 +97,13 @@ class Garbage:
 
 
 @dataclass(frozen=True)
+class Waited:
+    """How long the threads were ready to run and had no core, over the time of the rounds."""
+
+    share: float
+
+
+@dataclass(frozen=True)
 class Finished:
     """The end: "answered", "budget", "refused" or "failed"."""
 
@@ -120,7 +127,18 @@ class Metrics:
     numbers: dict[str, float]
 
 
-Event = Stage | Metrics | Calibrated | Rounds | NoiseFloor | Garbage | Failure | Traced | Finished
+Event = (
+    Stage
+    | Metrics
+    | Calibrated
+    | Waited
+    | Rounds
+    | NoiseFloor
+    | Garbage
+    | Failure
+    | Traced
+    | Finished
+)
 
 
 @dataclass
