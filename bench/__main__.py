@@ -15,6 +15,7 @@ from bench.coverage import coverage
 from bench.limits import limits
 from bench.memory import memory
 from bench.overhead import overhead, start
+from bench.quantization import quantization
 from bench.verdicts import power, same
 
 if TYPE_CHECKING:
@@ -28,9 +29,13 @@ PARTS = {
     "memory": memory,
     "start": start,
     "limits": limits,
+    "quantization": quantization,
 }
 RESULTS = Path(__file__).parent / "results.md"
-PACKAGES = ("torch", "pyperf", "pytest-benchmark", "memory-profiler")
+PACKAGES = (
+    *("torch", "pyperf", "pytest-benchmark", "memory-profiler"),
+    *("torchao", "onnxruntime"),
+)
 
 
 HEADER = """\

@@ -151,6 +151,14 @@ def onnx_by_layer(
     """
     for name, given in formats.items():
         check_choice(given, FORMATS, f"formats[{name!r}]")
+    check_modules(model, formats)
+    for name, given in formats.items():
+        layer = model.get_submodule(name)
+        if given == "int4" and not isinstance(layer, LINEAR):
+            raise ValueError(
+                f"formats[{name!r}]='int4': 4-bit weights are for linear layers, and this is a "
+                f"{type(layer).__name__}"
+            )
     check_choice(method, CALIBRATIONS, "method")
     if not 50 < percentile < 100:
         raise ValueError(f"percentile={percentile}: give a number between 50 and 100")

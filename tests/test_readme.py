@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=["own code", "experiment"])
+@pytest.mark.parametrize("code", BLOCKS, ids=["own code", "quantization", "experiment"])
 def test_the_code_of_the_readme_runs(code, tmp_path):
     script = tmp_path / "readme.py"
     script.write_text(code)
