@@ -384,7 +384,7 @@ def _are_small(case: _Case) -> bool:
 
 
 def _outside(case: _Case) -> Cause | None:
-    """Python between the operators."""
+    """Python between the operators, or a library that torch does not see."""
     trace = case.trace
     if not case.on_cpu or trace.graphs or not trace.operators:
         return None
@@ -393,10 +393,11 @@ def _outside(case: _Case) -> Cause | None:
     if share < _SHARE or _are_small(case):
         return None
     return Cause(
-        "Python",
-        f"{format_share(_two(share))} of its time is outside of torch's {trace.calls} operators",
-        "profile it (cProfile, line_profiler: notebook 01); move the work into fewer, larger "
-        "operators",
+        "outside torch",
+        f"{format_share(_two(share))} of its time is outside of torch's {trace.calls} operators, "
+        "in Python or in another library",
+        "profile it (cProfile, line_profiler: notebook 01); what is Python, move into fewer, "
+        "larger operators",
         share,
     )
 
@@ -477,6 +478,11 @@ def _nothing_binds(case: _Case) -> str:
         return (
             "It runs no operator of torch, so there is nothing to hold against the limits of the "
             "machine: profile it (cProfile, line_profiler: notebook 01)."
+        )
+    if trace.graphs:
+        return (
+            "It runs compiled code, whose operators cannot be timed one by one; no other limit "
+            "that the lab measures accounts for half of its time."
         )
     if case.peaks is None:
         return "What this device can reach was not measured."
