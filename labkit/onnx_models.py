@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import tempfile
 from contextlib import redirect_stdout
@@ -224,14 +225,21 @@ def _to_onnx(model: nn.Module, example_inputs: Inputs) -> Any:
 
 
 def _nodes_of(program: Any, model: nn.Module, modules: Collection[str]) -> list[str]:
-    """Names of the nodes that come from these modules."""
+    """Names of the nodes that come from these modules, or read their parameters.
+
+    The second, because a node that folds a normalization into its convolution is said to come
+    from the normalization.
+    """
     check_modules(model, modules)
     found = []
     for node in program.graph.node:
         about = {p.key: p.value for p in node.metadata_props}
-        scopes = about.get("pkg.torch.onnx.name_scopes", "")
-        if any(f"'{name}'" in scopes for name in modules):
-            found.append(node.name)
+        # The last scope is the operator's own name.
+        scopes = ast.literal_eval(about.get("pkg.torch.onnx.name_scopes", "[]"))[:-1]
+        owners = [*scopes, *(name.rpartition(".")[0] for name in node.input)]
+        if any(o == m or o.startswith(f"{m}.") for o in owners for m in modules):
+            # As a quantizer calls the product that it splits off a layer's node.
+            found += [node.name, f"{node.name}_MatMul"]
     return found
 
 
@@ -251,15 +259,19 @@ def _with_int4(program: Any, nodes: Collection[str], group: int) -> Any:
     with quiet():
         # The operator replaces a product without a bias.
         split.replace_gemm_with_matmul()
-        names = {node.name for node in split.model.graph.node if node.op_type == "MatMul"}
-        chosen = [name for node in nodes for name in (node, f"{node}_MatMul") if name in names]
+        others = [
+            node.name
+            for node in split.model.graph.node
+            if node.op_type == "MatMul" and node.name not in nodes
+        ]
         quantizer = nbits.MatMulNBitsQuantizer(
             split.model,
             bits=4,
             block_size=group,
             is_symmetric=True,
             accuracy_level=4,  # products in int8
-            nodes_to_include=chosen,
+            # What it is told to include, it takes beside all the others.
+            nodes_to_exclude=others,
         )
         quantizer.process()
     return quantizer.model.model

@@ -28,6 +28,9 @@ def frontier(comparison: Comparison, quality: str = QUALITY) -> tuple[str, ...]:
     A variant is beaten by one that is at least as good and known to be faster, or better and
     known to be as fast. Where the intervals do not tell, both stay.
 
+    Medians over rounds may go in a circle (each of three beats the next), so the one that is
+    faster by its median time, too, is taken for the faster one.
+
     Args:
         comparison: whose variants bring along how good they are.
         quality: the name of that number; more is better.
@@ -44,12 +47,13 @@ def frontier(comparison: Comparison, quality: str = QUALITY) -> tuple[str, ...]:
     at = placed(comparison, quality)
 
     def beaten(name: str) -> bool:
-        mine = at[name][1]
-        for other, (_, theirs) in at.items():
+        my_s, mine = at[name]
+        for other, (their_s, theirs) in at.items():
             if other == name or theirs < mine:
                 continue
             verdict = comparison.ratio(other, name).verdict
-            if verdict is Verdict.FASTER or (verdict is Verdict.SAME and theirs > mine):
+            faster = verdict is Verdict.FASTER and their_s < my_s
+            if faster or (verdict is Verdict.SAME and theirs > mine):
                 return True
         return False
 

@@ -76,14 +76,15 @@ class Compiled(_Started):
         self.model = model
 
     def _start(self) -> Callable[..., Any]:
-        # The program's own module, where there is one: nothing of ours to trace through.
-        model = self.model.module if isinstance(self.model, Exported) else self.model
-        # The weights are constants now: looking at every call whether they changed takes longer
-        # than a small model.
-        options: dict[str, Any] = {
-            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
-        }
-        return _FirstCalls(torch.compile(model, dynamic=False, options=options))
+        options: dict[str, Any] = {}
+        model = self.model
+        if isinstance(model, Exported):
+            # Its code is its own, and its weights are constants: to look at every call whether
+            # they changed takes longer than a small model. Modules of one class share their
+            # code, and torch tells them apart by just those guards.
+            model = model.module
+            options["guard_filter_fn"] = torch.compiler.skip_guard_on_all_nn_modules_unsafe
+        return _FirstCalls(torch.compile(model, dynamic=False, options=options or None))
 
 
 class _FirstCalls:
