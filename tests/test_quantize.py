@@ -469,6 +469,16 @@ def test_training_with_the_rounding_in_it_moves_the_copy_and_not_the_model():
     assert float(answer(trained.model, x).norm() / answer(model, x).norm()) < 0.8
 
 
+@pytest.mark.parametrize("technique", ["onnx_static_int8", "onnx_int4_weights"])
+def test_a_model_may_be_a_single_layer(technique, request):
+    if technique == "onnx_int4_weights":
+        why = "the layer has no name, and so it is not found"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=why))
+    model, x = seeded(lambda: nn.Linear(64, 32)), data(ROWS, 64)
+    answers = answer(EXCLUDING[technique](model, x, []), x)
+    assert INT8[0] < error(answers, answer(model, x)) < INT4[1]
+
+
 def test_a_model_of_two_inputs_keeps_their_order():
     class Two(nn.Module):
         def __init__(self):
@@ -541,6 +551,27 @@ MODEL, ROW = Untouchable().eval(), (torch.ones(1, 4),)
 def test_excluding_every_layer_is_refused(technique, exclude):
     with pytest.raises(lab.DoesNotApplyError, match=r"exclude names every layer of .*: layer"):
         EXCLUDING[technique](MODEL, ROW[0], exclude)
+
+
+class Inside(Untouchable):
+    """Its layer is a part of a part."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+
+@pytest.mark.xfail(strict=True, reason="only the names of the layers themselves are compared")
+@pytest.mark.parametrize("technique", EXCLUDING)
+def test_excluding_what_holds_every_layer_is_refused(technique):
+    with pytest.raises(lab.DoesNotApplyError, match=r"exclude names every layer of .*: layer.0"):
+        EXCLUDING[technique](Inside().eval(), ROW[0], ["layer"])
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="torchao itself asserts it")
+def test_weights_that_do_not_fill_their_groups_are_refused_with_the_reason():
+    with pytest.raises(lab.DoesNotApplyError, match=r"group=32"):
+        quantize.ao_int4_weights(nn.Linear(50, 10).eval())
 
 
 @pytest.mark.parametrize("technique", EXCLUDING)

@@ -148,6 +148,25 @@ def test_a_compiled_model_takes_other_shapes_too(made):
         torch.testing.assert_close(model(X[:3]), MODEL(X[:3]))
 
 
+@needs_compiler
+@pytest.mark.parametrize(
+    ("models", "rows"),
+    [
+        pytest.param([nn.Linear(9, 4).eval() for _ in range(4)], [3] * 4, id="models"),
+        pytest.param([nn.Linear(9, 4).eval()] * 4, [3, 4, 5, 6], id="shapes"),
+    ],
+)
+@pytest.mark.xfail(strict=True, reason="from torch's limit on they are run as they are, silently")
+def test_every_model_and_every_shape_is_compiled_however_many_came_before(models, rows):
+    counted = torch._dynamo.utils.counters["stats"]
+    before = counted["unique_graphs"]
+    compiled = {model: runtimes.Compiled(model) for model in models}
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for model, number in zip(models, rows, strict=True):
+            compiled[model](torch.rand(number, 9))
+    assert counted["unique_graphs"] - before == 4
+
+
 def test_a_cast_model_leaves_whole_numbers_alone():
     model = runtimes.Cast(nn.Embedding(10, 4).bfloat16(), torch.bfloat16)
     found = model(torch.tensor([1, 9]))
