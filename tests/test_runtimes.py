@@ -22,7 +22,7 @@ if missing := [package for package in EXTRAS if not is_there(package)]:
     pytest.skip(f"needs {', '.join(missing)}", allow_module_level=True)
 
 # A worker's server starts anew for what is imported after it: so all of it is imported before.
-for module in ("onnxruntime", "torchao", "torch._inductor.compile_fx"):
+for module in ("pandas", "onnxruntime", "torchao", "torch._inductor.compile_fx"):
     need(module)
 
 needs_compiler = pytest.mark.skipif(
@@ -48,8 +48,9 @@ def one_thread():
     quick = {
         # What the processor says of its vector units is true; trying each takes ten seconds.
         "cpp.vec_isa_ok": True,
-        # Headers for the one program that is compiled ahead of time: ten more.
+        # Nobody times the one program that is compiled ahead of time: ten more.
         "aot_inductor.precompile_headers": False,
+        "aot_inductor.compile_wrapper_opt_level": "O0",
     }
     with threads(1), torch._inductor.config.patch(quick):
         yield
