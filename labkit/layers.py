@@ -27,15 +27,29 @@ def check_choice(given: str, allowed: Sequence[str], word: str) -> None:
         raise ValueError(f"{word}={given!r}: give one of {', '.join(allowed)}")
 
 
-def check_calibration(calibration: Sequence[Inputs]) -> None:
+def check_calibration(calibration: object) -> None:
     """Refuse what is no list of input tuples.
 
     Raises:
         ValueError: with an example of one.
     """
-    if not calibration or not isinstance(calibration[0], tuple):
+    batches = calibration if isinstance(calibration, list | tuple) else ()
+    if not batches or not all(isinstance(batch, tuple) for batch in batches):
         raise ValueError(
             "calibration: give a list of input tuples, such as [(batch,) for batch in x.split(32)]"
+        )
+
+
+def check_inputs(example_inputs: object) -> None:
+    """Refuse what is no tuple of tensors.
+
+    Raises:
+        ValueError: with an example of one.
+    """
+    inputs = example_inputs if isinstance(example_inputs, tuple) else ()
+    if not inputs or not all(isinstance(x, torch.Tensor) and x.dim() for x in inputs):
+        raise ValueError(
+            "example_inputs: give a tuple of tensors, as the model is called with, such as (x,)"
         )
 
 
@@ -59,10 +73,20 @@ def check_modules(model: nn.Module, modules: Collection[str]) -> None:
     Raises:
         ValueError: with those that there are.
     """
-    known = [name for name, _ in model.named_modules() if name]
+    # The model itself has the empty name.
+    known = [name for name, _ in model.named_modules()]
     for name in modules:
         if name not in known:
-            raise ValueError(f"no module {name!r} in the model; it has {', '.join(known)}")
+            raise ValueError(f"no module {name!r} in the model; it has {', '.join(known[1:])}")
+
+
+def is_within(name: str, modules: Collection[str]) -> bool:
+    """Whether a module is one of these, or inside one.
+
+    >>> is_within("head.0", ["head"]), is_within("header", ["head"]), is_within("head", [""])
+    (True, False, True)
+    """
+    return any(outer in ("", name) or name.startswith(f"{outer}.") for outer in modules)
 
 
 def check_layers(
@@ -84,7 +108,7 @@ def check_layers(
     words = " or ".join(kind.__name__ for kind in kinds)
     if not names:
         raise DoesNotApplyError(f"this changes layers of {words}, and the model has none")
-    if set(names) <= set(exclude):
+    if all(is_within(name, exclude) for name in names):
         raise DoesNotApplyError(f"exclude names every layer of {words}: {', '.join(names)}")
 
 

@@ -19,6 +19,7 @@ from labkit.layers import (
     check_choice,
     check_layers,
     check_modules,
+    is_within,
     of_one_size,
     widened,
 )
@@ -237,7 +238,7 @@ def _nodes_of(program: Any, model: nn.Module, modules: Collection[str]) -> list[
         # The last scope is the operator's own name.
         scopes = ast.literal_eval(about.get("pkg.torch.onnx.name_scopes", "[]"))[:-1]
         owners = [*scopes, *(name.rpartition(".")[0] for name in node.input)]
-        if any(o == m or o.startswith(f"{m}.") for o in owners for m in modules):
+        if any(is_within(owner, modules) for owner in owners):
             # As a quantizer calls the product that it splits off a layer's node.
             found += [node.name, f"{node.name}_MatMul"]
     return found

@@ -80,7 +80,7 @@ def dump_variants(variants: Mapping[str, Variant], agree: Callable[..., Any] | N
 
 def _culprit(variant: Variant) -> str:
     """Which name that a variant's functions use cannot be pickled."""
-    for function in (variant.call, variant.setup):
+    for function in (variant.call, variant.setup, variant.metrics):
         if not inspect.isfunction(function):
             continue
         used = inspect.getclosurevars(function)

@@ -16,9 +16,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from labkit.errors import DoesNotApplyError
-from labkit.layers import LINEAR, check_choice, check_layers
+from labkit.layers import LINEAR, check_calibration, check_choice, check_inputs, check_layers
 from labkit.machines import machine
 from labkit.onnx_models import (
     GROUP,
@@ -35,8 +36,6 @@ from labkit.variants import Variant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
-
-    from torch import nn
 
     from labkit.layers import Inputs
     from labkit.results import Comparison
@@ -82,9 +81,15 @@ def ao_int8_weights(model: nn.Module) -> nn.Module:
 def ao_int4_weights(model: nn.Module, *, group: int = GROUP) -> nn.Module:
     """Weights of linear layers in 4 bits, a scale for each group of them; torchao.
 
+    On a processor torchao holds the 4 bits in a byte of their own: the size is that of int8. A
+    layer whose inputs do not fill the groups stays as it is.
+
     Args:
         model: see above.
         group: weights that share a scale.
+
+    Raises:
+        DoesNotApplyError: there is no linear layer whose inputs fill the groups.
 
     Source: https://docs.pytorch.org/ao/stable/
     """
@@ -92,7 +97,14 @@ def ao_int4_weights(model: nn.Module, *, group: int = GROUP) -> nn.Module:
     granularity = need("torchao.quantization.granularity").PerGroup(group)
     # torch makes its small integer types when it is imported: a type checker does not see them.
     four_bits = getattr(torch, "int4")  # noqa: B009
-    return _ao(model, ao.IntxWeightOnlyConfig(weight_dtype=four_bits, granularity=granularity))
+    config = ao.IntxWeightOnlyConfig(weight_dtype=four_bits, granularity=granularity)
+    check_layers(model, LINEAR, ())
+    inputs = [part.in_features for part in model.modules() if isinstance(part, nn.Linear)]
+    if all(n % group for n in inputs):
+        raise DoesNotApplyError(
+            f"group={group} divides the inputs of no linear layer ({', '.join(map(str, inputs))})"
+        )
+    return _ao(model, config, lambda part: part.in_features % group == 0)
 
 
 def ao_dynamic_int8(model: nn.Module) -> nn.Module:
@@ -155,9 +167,8 @@ def try_all(
         float32 outputs over their norm, on the example inputs) and ``accuracy``.
 
     Raises:
-        ValueError: an unknown technique.
+        ValueError: an unknown technique, or inputs or calibration data of another form.
 
-    >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
     >>> some = ["int8 dynamic ONNX", "float32 ONNX"]
     >>> found = try_all(model, (torch.rand(1, 64),), techniques=some, budget_s=1, resolution=0.2)
@@ -172,8 +183,10 @@ def try_all(
     names = list(TECHNIQUES) if techniques is None else list(techniques)
     for name in names:
         check_choice(name, tuple(TECHNIQUES), "technique")
+    check_inputs(example_inputs)
     inputs = tuple(x.clone() for x in example_inputs)
-    batches = [inputs] if calibration is None else list(calibration)
+    batches = [inputs] if calibration is None else calibration
+    check_calibration(batches)
     with torch.no_grad():
         expected = model(*inputs)
     makers: dict[str, Callable[[], nn.Module]] = {"float32": lambda: model}
@@ -186,7 +199,7 @@ def try_all(
     )
 
 
-def _make(name: str, model: nn.Module, inputs: Inputs, calibration: list[Inputs]) -> nn.Module:
+def _make(name: str, model: nn.Module, inputs: Inputs, calibration: Sequence[Inputs]) -> nn.Module:
     missing = machine().missing(_NEEDS[name]) if name in _NEEDS else None
     if missing:
         raise DoesNotApplyError(missing)
@@ -214,9 +227,15 @@ def _about(
     return numbers
 
 
-def _ao(model: nn.Module, config: Any) -> nn.Module:
+def _ao(
+    model: nn.Module, config: Any, fits: Callable[[nn.Linear], bool] = lambda _: True
+) -> nn.Module:
     check_layers(model, LINEAR, ())
     changed = copy.deepcopy(model)
+
+    def chosen(part: nn.Module, _: str) -> bool:
+        return isinstance(part, nn.Linear) and fits(part)
+
     with quiet():
-        need("torchao.quantization").quantize_(changed, config)
+        need("torchao.quantization").quantize_(changed, config, chosen)
     return changed

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch._inductor import aoti_compile_and_package, aoti_load_package
 from torch._inductor import config as inductor_config
+from torch.utils._pytree import tree_map
 
 from labkit.errors import DoesNotApplyError
 from labkit.machines import machine
@@ -76,15 +77,18 @@ class Compiled(_Started):
         self.model = model
 
     def _start(self) -> Callable[..., Any]:
-        options: dict[str, Any] = {}
         model = self.model
+        options: dict[str, Any] | None = None
         if isinstance(model, Exported):
             # Its code is its own, and its weights are constants: to look at every call whether
             # they changed takes longer than a small model. Modules of one class share their
             # code, and torch tells them apart by just those guards.
             model = model.module
-            options["guard_filter_fn"] = torch.compiler.skip_guard_on_all_nn_modules_unsafe
-        return _FirstCalls(torch.compile(model, dynamic=False, options=options or None))
+            options = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+        # By default the ninth model of a class, or the ninth shape, runs as it is, silently. The
+        # types that torch states for `compile` leave these two out.
+        settings: dict[str, Any] = {"isolate_recompiles": True, "recompile_limit": 1000}
+        return _FirstCalls(torch.compile(model, dynamic=False, options=options, **settings))
 
 
 class _FirstCalls:
@@ -131,7 +135,7 @@ class Exported(_Started):
 
 
 class Packaged(_Started):
-    """A program that was compiled ahead of time, for inputs of one shape.
+    """A program that was compiled ahead of time, for inputs of one shape; it checks no other.
 
     No Python runs between its operators, and nothing is compiled where it is loaded.
 
@@ -199,11 +203,16 @@ class Cast(nn.Module):
     def forward(self, *inputs: torch.Tensor) -> Any:
         """What the model says, in float32."""
         cast = (x.to(self.dtype) if x.is_floating_point() else x for x in inputs)
-        return self.model(*cast).float()
+        return tree_map(_to_float32, self.model(*cast))
+
+
+def _to_float32(value: Any) -> Any:
+    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.float() if floating else value
 
 
 def ahead_of_time(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> Packaged:
-    """Compile a model once and for all, for inputs of exactly this shape.
+    """Compile a model once and for all, for inputs of this shape.
 
     Takes some ten seconds and a C++ compiler; every later start takes milliseconds.
 

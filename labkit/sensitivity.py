@@ -155,8 +155,14 @@ def changed(
     """
     result = copy.deepcopy(model)
     for layer, name in chosen.items():
-        if name is not None:
-            result.set_submodule(layer, changes[name].apply(result.get_submodule(layer)))
+        if name is None:
+            continue
+        replacement = changes[name].apply(result.get_submodule(layer))
+        if layer == "":
+            # The model is a single layer.
+            result = replacement
+        else:
+            result.set_submodule(layer, replacement)
     return result
 
 

@@ -42,6 +42,7 @@ _WARM_UP = 16
 # Threads of a pool spin for a while when their work is done, and so keep a core from whatever
 # runs next. Longer than this nobody waits for them.
 _SETTLE_S = 0.03
+_LOOKS, _SHORT_S = 5, 0.02
 # An evaluation shorter than this is run once before its sample, so that its own pool is awake.
 _WAKE_S = 5e-3
 # How often events leave the worker: each one wakes another process on the same machine.
@@ -257,7 +258,9 @@ def measure_rounds(
         try:
             sampler.block(call, 1)
             evaluations, block_s = calibrate(call, sampler, sample_s=plan.sample_s)
-            restless = busy() or restless
+            # One look may fall between two turns of the scheduler.
+            looks = _LOOKS if block_s / evaluations < _SHORT_S else 1
+            restless = restless or any(_leaves_threads(call, sampler, busy) for _ in range(looks))
         except (Exception, SystemExit) as error:
             on_step(None, "")
             yield _failure(name, "warm-up", error)
@@ -377,6 +380,11 @@ def measure_rounds(
         if prepared.collected >= prepared.evaluated > 0:
             yield Garbage(prepared.name, prepared.collector_s / prepared.evaluated)
     yield Finished(reason, clock() - start)
+
+
+def _leaves_threads(call: Callable[[], Any], sampler: Sampler, busy: Callable[[], bool]) -> bool:
+    sampler.block(call, 1)
+    return busy()
 
 
 def _settle(

@@ -470,10 +470,7 @@ def test_training_with_the_rounding_in_it_moves_the_copy_and_not_the_model():
 
 
 @pytest.mark.parametrize("technique", ["onnx_static_int8", "onnx_int4_weights"])
-def test_a_model_may_be_a_single_layer(technique, request):
-    if technique == "onnx_int4_weights":
-        why = "the layer has no name, and so it is not found"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=why))
+def test_a_model_may_be_a_single_layer(technique):
     model, x = seeded(lambda: nn.Linear(64, 32)), data(ROWS, 64)
     answers = answer(EXCLUDING[technique](model, x, []), x)
     assert INT8[0] < error(answers, answer(model, x)) < INT4[1]
@@ -561,14 +558,12 @@ class Inside(Untouchable):
         self.layer = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
 
 
-@pytest.mark.xfail(strict=True, reason="only the names of the layers themselves are compared")
 @pytest.mark.parametrize("technique", EXCLUDING)
 def test_excluding_what_holds_every_layer_is_refused(technique):
     with pytest.raises(lab.DoesNotApplyError, match=r"exclude names every layer of .*: layer.0"):
         EXCLUDING[technique](Inside().eval(), ROW[0], ["layer"])
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="torchao itself asserts it")
 def test_weights_that_do_not_fill_their_groups_are_refused_with_the_reason():
     with pytest.raises(lab.DoesNotApplyError, match=r"group=32"):
         quantize.ao_int4_weights(nn.Linear(50, 10).eval())
@@ -755,3 +750,15 @@ def test_without_an_evaluation_there_is_no_accuracy_and_of_nothing_no_error():
     assert [set(t.metrics) for t in found.trials.values()] == [{"size_bytes", "error"}] * 2
     assert math.isnan(found.trials["float32 ONNX"].metrics["error"])
     assert found["float32 ONNX"].rounds > 0
+
+
+@pytest.mark.parametrize("calibration", [[], torch.ones(3, 16), [torch.ones(3, 16)]], ids=str)
+def test_calibration_data_of_another_form_is_refused_with_an_example(calibration):
+    with pytest.raises(ValueError, match="give a list of input tuples, such as"):
+        quantize.try_all(MODEL, ROW, calibration=calibration)
+
+
+@pytest.mark.parametrize("inputs", [torch.ones(1, 16), (), ("x",)], ids=str)
+def test_example_inputs_of_another_form_are_refused_with_an_example(inputs):
+    with pytest.raises(ValueError, match=r"give a tuple of tensors, .* such as \(x,\)"):
+        quantize.try_all(MODEL, inputs)

@@ -157,7 +157,6 @@ def test_a_compiled_model_takes_other_shapes_too(made):
         pytest.param([nn.Linear(9, 4).eval()] * 4, [3, 4, 5, 6], id="shapes"),
     ],
 )
-@pytest.mark.xfail(strict=True, reason="from torch's limit on they are run as they are, silently")
 def test_every_model_and_every_shape_is_compiled_however_many_came_before(models, rows):
     counted = torch._dynamo.utils.counters["stats"]
     before = counted["unique_graphs"]
@@ -283,3 +282,12 @@ def test_without_a_compiler_nothing_can_be_compiled_ahead_of_time(monkeypatch):
     monkeypatch.setattr(runtimes, "machine", lambda: without)
     with pytest.raises(lab.DoesNotApplyError, match=r"needs a C\+\+ compiler, and none is found"):
         quantize.ahead_of_time(Untouchable().eval(), ROW)
+
+
+def test_a_cast_model_may_answer_a_tuple():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, 2 * x
+
+    found = runtimes.Cast(Pair(), torch.bfloat16)(torch.ones(2))
+    assert [answer.dtype for answer in found] == [torch.float32] * 2

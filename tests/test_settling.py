@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from labkit.timing import _SETTLE_S, Finished, Plan, Rounds, is_busy, measure_rounds
+from labkit.timing import _SETTLE_S, Calibrated, Finished, Plan, Rounds, is_busy, measure_rounds
 
 SHORT_S, LONG_S = 1e-4, 1e-2
 
@@ -55,7 +55,8 @@ class FakeMachine:
 
     def run(self, calls, **plan):
         """The log of the rounds alone, without what came before the first of them."""
-        events = measure_rounds(
+        events, began = [], 0
+        for event in measure_rounds(
             calls,
             Plan(preflight=False, **{"budget_s": 1.0, "resolution": 0.001, **plan}),
             sampler=self,
@@ -63,14 +64,15 @@ class FakeMachine:
             random_source=random.Random(0),
             collect=lambda: 0,
             busy=self.busy,
-        )
-        events = list(events)
+        ):
+            events.append(event)
+            if isinstance(event, Calibrated):
+                # The last warm-up has ended.
+                began = len(self.log)
         assert isinstance(events[-1], Finished)
         self.rounds = [times for e in events if isinstance(e, Rounds) for _, times in e.rounds]
         assert self.rounds
-        # Whether its threads spin on is looked at once after every variant's warm-up.
-        looked = [i for i, entry in enumerate(self.log) if isinstance(entry, str)]
-        return self.log[looked[len(calls) - 1] + 1 :]
+        return self.log[began:]
 
 
 def short(name):
@@ -207,3 +209,15 @@ def test_a_thread_that_runs_on_is_seen_until_it_ends():
         ended.set()
         thread.join()
     wait_until(lambda: not is_busy(0.02))
+
+
+def test_one_look_that_misses_the_threads_is_not_the_last():
+    class Hides(FakeMachine):
+        looks = 0
+
+        def busy(self):
+            self.looks += 1
+            return super().busy() and self.looks > 2
+
+    log = Hides(pool=3).run({"plain": short("plain"), "pool": short("pool")})
+    assert "busy" in log
