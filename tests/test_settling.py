@@ -219,5 +219,5 @@ def test_one_look_that_misses_the_threads_is_not_the_last():
             self.looks += 1
             return super().busy() and self.looks > 2
 
-    log = Hides(pool=3).run({"plain": short("plain"), "pool": short("pool")})
+    log = Hides(pool=3).run({"pool": short("pool"), "plain": short("plain")})
     assert "busy" in log
