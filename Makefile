@@ -32,8 +32,12 @@ test: $(VENV)/.installed-test ## unit tests, doctests, notebooks (nbval), browse
 	if [ -n "$$failed" ]; then echo "make test: FAILED:$$failed"; exit 1; fi; \
 	echo "make test: passed"
 
+# These compile, export and start processes, and time nothing that must be quiet: two at once.
+SIDE_BY_SIDE := $(addprefix tests/test_,mutation.py quantize.py runtimes.py readme.py)
+
 test-unit: $(VENV)/.installed-test ## unit tests and doctests
-	$(PY) -m pytest --ignore=tests/browser
+	$(PY) -m pytest --ignore=tests/browser $(addprefix --ignore=,$(SIDE_BY_SIDE))
+	$(PY) -m pytest -n 2 --dist loadfile $(SIDE_BY_SIDE)
 
 test-notebooks: $(VENV)/.installed-test ## every cell of every notebook against its saved output
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \
