@@ -143,11 +143,13 @@ def live_figures(comparison: Comparison) -> list[Figure]:
     height = max(3.2, 1.4 + 0.5 * len(comparison))
     # Together they fit a page of 1200 pixels with its margins.
     # Three lines of the legend, and more where there are more than six of its entries.
-    top = max(0.6, 0.19 * math.ceil(len(comparison) / 2))
+    lines = len(comparison) if _has_long_names(comparison) else math.ceil(len(comparison) / 2)
+    top = max(0.6, 0.19 * lines + 0.05)
+    height = max(height, top + 2.4)
     intervals = _fixed_axes(3.8, height, left=0.85, top=top)
     _draw_narrowing(intervals, comparison)
-    lines = [line for label in _row_labels(comparison) for line in label.split("\n")]
-    left = min(1.6, max(0.8, 0.2 + 0.083 * max(len(line) for line in lines)))
+    labels = [line for label in _row_labels(comparison) for line in label.split("\n")]
+    left = min(1.6, max(0.8, 0.2 + 0.083 * max(len(label) for label in labels)))
     times = _fixed_axes(3.2, height, left=left)
     _draw_times(times, comparison)
     _name_rows(times, comparison)
@@ -474,9 +476,14 @@ def _draw_memory(axes: Axes, comparison: Comparison, *, ticks: int = 2) -> None:
     axes.set_xlabel("peak memory above the start")
 
 
+def _has_long_names(comparison: Comparison) -> bool:
+    """Whether the names need a line of the legend each, and there are few enough for that."""
+    return len(comparison) <= 8 and max(len(name) for name in comparison.names) > 8
+
+
 def _draw_narrowing(axes: Axes, comparison: Comparison) -> None:
     # Two labels stand side by side where they are short; three lines have room above the axes.
-    long = len(comparison) <= 3 and max(len(name) for name in comparison.names) > 8
+    long = _has_long_names(comparison)
     width = 22 if long else 9
     axes.axhline(1, color=COLOURS[0], linewidth=1.2, label=_cut(comparison.baseline, width))
     share = comparison.resolution
