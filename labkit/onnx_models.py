@@ -66,7 +66,7 @@ def onnx_dynamic_int8(
             per_channel=True,
             weight_type=quantization.QuantType.QInt8,
             op_types_to_quantize=["MatMul", "Gemm"],
-            nodes_to_exclude=_nodes_of(program, model, exclude),
+            nodes_to_exclude=_nodes_of(program, exclude),
         )
     )
 
@@ -122,8 +122,12 @@ def onnx_int4_weights(
     """
     check_layers(model, LINEAR, exclude)
     program = _to_onnx(model, example_inputs)
-    chosen = [name for name, part in model.named_modules() if isinstance(part, LINEAR)]
-    nodes = set(_nodes_of(program, model, set(chosen) - set(exclude)))
+    chosen = [
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, LINEAR) and not is_within(name, exclude)
+    ]
+    nodes = set(_nodes_of(program, chosen))
     return OnnxModel(_with_int4(program, nodes, group).SerializeToString())
 
 
@@ -169,8 +173,8 @@ def onnx_by_layer(
     check_layers(model, QUANTIZED, floats)
     quantization = need("onnxruntime.quantization")
     program = _to_onnx(model, example_inputs)
-    excluded = _nodes_of(program, model, floats)
-    packed = set(_nodes_of(program, model, [n for n, g in formats.items() if g == "int4"]))
+    excluded = _nodes_of(program, floats)
+    packed = set(_nodes_of(program, [n for n, g in formats.items() if g == "int4"]))
     if packed:
         program = _with_int4(program, packed, GROUP)
     names = [given.name for given in program.graph.input]
@@ -225,13 +229,12 @@ def _to_onnx(model: nn.Module, example_inputs: Inputs) -> Any:
     return program
 
 
-def _nodes_of(program: Any, model: nn.Module, modules: Collection[str]) -> list[str]:
+def _nodes_of(program: Any, modules: Collection[str]) -> list[str]:
     """Names of the nodes that come from these modules, or read their parameters.
 
     The second, because a node that folds a normalization into its convolution is said to come
     from the normalization.
     """
-    check_modules(model, modules)
     found = []
     for node in program.graph.node:
         about = {p.key: p.value for p in node.metadata_props}

@@ -19,7 +19,6 @@ from labkit.layers import (
     check_calibration,
     check_choice,
     check_layers,
-    check_modules,
     widened,
 )
 from labkit.optional import need, quiet
@@ -67,7 +66,7 @@ def pt2e_static_int8(
         config = _with_observer(config, need("torchao.quantization.pt2e.observer").MinMaxObserver)
     with quiet():
         prepared = pt2e.prepare_pt2e(
-            _to_graph(model, example_inputs), _quantizer(config, model, exclude)
+            _exported(model, example_inputs).module(), _quantizer(config, exclude)
         )
         with torch.no_grad():
             for batch in calibration:
@@ -92,7 +91,7 @@ def pt2e_dynamic_int8(
     config = _x86().get_default_x86_inductor_quantization_config(is_dynamic=True)
     with quiet():
         prepared = pt2e.prepare_pt2e(
-            _to_graph(model, example_inputs), _quantizer(config, model, exclude)
+            _exported(model, example_inputs).module(), _quantizer(config, exclude)
         )
         with torch.no_grad():
             prepared(*example_inputs)
@@ -124,10 +123,10 @@ def pt2e_qat_int8(
     moves = need("torchao.quantization.pt2e")
     config = _x86().get_default_x86_inductor_quantization_config(is_qat=True)
     with quiet():
-        graph = _to_graph(copy.deepcopy(model), example_inputs)
+        graph = _exported(copy.deepcopy(model), example_inputs).module()
         # Left in, it would take the preparation twenty seconds to find its patterns.
         need("torchao.quantization.pt2e.utils")._fuse_conv_bn_(graph)
-        prepared = pt2e.prepare_qat_pt2e(graph, _quantizer(config, model, exclude))
+        prepared = pt2e.prepare_qat_pt2e(graph, _quantizer(config, exclude))
         moves.move_exported_model_to_train(prepared)
         train(prepared)
         moves.move_exported_model_to_eval(prepared)
@@ -138,13 +137,12 @@ def _x86() -> Any:
     return need("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
 
 
-def _to_graph(model: nn.Module, example_inputs: Inputs) -> Any:
+def _exported(model: nn.Module, example_inputs: Inputs) -> Any:
     shapes = batch_is_free(example_inputs)
-    return torch.export.export(model, widened(example_inputs), dynamic_shapes=shapes).module()
+    return torch.export.export(model, widened(example_inputs), dynamic_shapes=shapes)
 
 
-def _quantizer(config: Any, model: nn.Module, exclude: Collection[str]) -> Any:
-    check_modules(model, exclude)
+def _quantizer(config: Any, exclude: Collection[str]) -> Any:
     quantizer = _x86().X86InductorQuantizer().set_global(config)
     for name in exclude:
         quantizer.set_module_name_qconfig(name, None)
@@ -159,11 +157,8 @@ def _converted(graph: Any, example_inputs: Inputs) -> nn.Module:
     for name in [name for name, _ in graph.named_parameters() if name not in used]:
         owner, _, leaf = name.rpartition(".")
         delattr(graph.get_submodule(owner), leaf)
-    program = torch.export.export(
-        graph, widened(example_inputs), dynamic_shapes=batch_is_free(example_inputs)
-    )
     buffer = io.BytesIO()
-    torch.export.save(program, buffer)
+    torch.export.save(_exported(graph, example_inputs), buffer)
     return Compiled(Exported(buffer.getvalue()))
 
 

@@ -111,16 +111,20 @@ class _FirstCalls:
         return result
 
 
-class Exported(_Started):
+class _Program(_Started):
+    """A serialized program, as it would be written to a file."""
+
+    def __init__(self, program: bytes) -> None:
+        super().__init__()
+        self.program = program
+
+
+class Exported(_Program):
     """A program of `torch.export`, as it would be written to a file.
 
     Args:
         program: what `torch.export.save` wrote.
     """
-
-    def __init__(self, program: bytes) -> None:
-        super().__init__()
-        self.program = program
 
     @property
     def module(self) -> nn.Module:
@@ -134,7 +138,7 @@ class Exported(_Started):
         return self.module
 
 
-class Packaged(_Started):
+class Packaged(_Program):
     """A program that was compiled ahead of time, for inputs of one shape; it checks no other.
 
     No Python runs between its operators, and nothing is compiled where it is loaded.
@@ -142,10 +146,6 @@ class Packaged(_Started):
     Args:
         program: what `torch._inductor.aoti_compile_and_package` wrote.
     """
-
-    def __init__(self, program: bytes) -> None:
-        super().__init__()
-        self.program = program
 
     def _start(self) -> Callable[..., Any]:
         # The loader reads files only; once it has, they are not needed any more.
@@ -155,7 +155,7 @@ class Packaged(_Started):
             return aoti_load_package(str(path))
 
 
-class OnnxModel(_Started):
+class OnnxModel(_Program):
     """A model that ONNX Runtime runs on the processor.
 
     It gets as many threads as torch has in this process. They stop spinning when a call returns:
@@ -165,10 +165,6 @@ class OnnxModel(_Started):
     Args:
         program: a serialized ONNX model.
     """
-
-    def __init__(self, program: bytes) -> None:
-        super().__init__()
-        self.program = program
 
     def _start(self) -> Callable[..., Any]:
         ort = need("onnxruntime")
@@ -250,7 +246,7 @@ def size_bytes(model: nn.Module) -> int:
     >>> size_bytes(nn.Linear(1000, 1000)) // 1000
     4005
     """
-    if isinstance(model, OnnxModel | Exported | Packaged):
+    if isinstance(model, _Program):
         return len(model.program)
     if isinstance(model, Compiled | Cast):
         return size_bytes(model.model)

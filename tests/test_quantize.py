@@ -762,3 +762,11 @@ def test_calibration_data_of_another_form_is_refused_with_an_example(calibration
 def test_example_inputs_of_another_form_are_refused_with_an_example(inputs):
     with pytest.raises(ValueError, match=r"give a tuple of tensors, .* such as \(x,\)"):
         quantize.try_all(MODEL, inputs)
+
+
+def test_excluding_a_module_leaves_the_layers_inside_it_in_float32():
+    def nested():
+        return nn.Sequential(nn.Sequential(nn.Linear(256, 256)), nn.Linear(256, 256))
+
+    found = quantize.onnx_int4_weights(seeded(nested), (data(2, 256),), exclude=["0"])
+    assert quantize.size_bytes(found) > 4 * 256 * 256
