@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING, Any
 
-from labkit.child import disagreement, with_traces
+from labkit.child import disagreement, measured_peaks, with_traces
 from labkit.errors import AgreementError, WorkerError
+from labkit.peaks import places_of
 from labkit.recorder import Recorder, Settings
 from labkit.samplers import check_device, sampler_for
 from labkit.timing import Finished, Metrics, Plan, measure_rounds
@@ -202,6 +203,8 @@ def _here(
             recorder.take(event)
             if isinstance(event, Finished):
                 recorder.end(event.reason)
+        for peaks in measured_peaks(places_of(recorder.traces)):
+            recorder.take(peaks)
     if recorder.ended == "refused" and recorder.noise_floor is not None:
         raise resolution_refused(settings, recorder.noise_floor)
     return recorder.comparison

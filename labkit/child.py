@@ -36,7 +36,7 @@ from labkit.variants import Variant, describe
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
-    from labkit.peaks import Peaks
+    from labkit.peaks import Peaks, Place
 
 # State that outlives a crash: index of the variant at work (-1: none), its stage, and when it
 # began (time.monotonic, seconds; the same clock in every process of a machine).
@@ -55,9 +55,10 @@ class Job:
     Attributes:
         variants: cloudpickle of ``(dict of name to Variant, agree)``.
         names: of the variants to run, in order.
-        kind: "time", or "memory" for the peak of the only variant.
+        kind: "time"; "memory" for the peak of the only variant; "peaks" for what this machine
+            can reach.
         trace: whether to look at the operators after the timing.
-        peaks: rates of this machine that are known already.
+        places: device, dtype and threads of the rates that "peaks" measures.
     """
 
     variants: bytes
@@ -69,7 +70,7 @@ class Job:
     sys_path: tuple[str, ...]
     directory: str
     trace: bool = False
-    peaks: tuple[Peaks, ...] = ()
+    places: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,11 @@ def _run(job: Job, steps: _Steps) -> Any:
     os.chdir(job.directory)
     if job.threads is not None:
         set_threads(job.threads)
+    if job.kind == "peaks":
+        steps(job.names[0], "tracing")
+        yield from measured_peaks(job.places)
+        yield Finished("answered", math.nan)
+        return
     steps(job.names[0], "load")
     yield Stage("loading")
     try:
@@ -204,14 +210,7 @@ def _run(job: Job, steps: _Steps) -> Any:
     gc.collect()
     gc.freeze()
     rounds = measure_rounds(calls, job.plan, sampler=sampler, on_step=on_step, threads=job.threads)
-    yield from with_traces(
-        rounds,
-        calls,
-        watch,
-        steps,
-        trace=job.trace,
-        known=job.peaks,
-    )
+    yield from with_traces(rounds, calls, watch, steps, trace=job.trace)
 
 
 def prepare(
@@ -296,8 +295,7 @@ def with_traces(
     on_step: Callable[[str | None, str], None] = lambda *_: None,
     *,
     trace: bool = True,
-    known: tuple[Peaks, ...] = (),
-) -> Iterator[Event | Peaks]:
+) -> Iterator[Event]:
     """The events of a measurement, and before the last one what the variants do inside torch.
 
     Args:
@@ -306,7 +304,6 @@ def with_traces(
         watch: what torch.compile did for them.
         on_step: as in `labkit.timing.measure_rounds`.
         trace: False passes the events on as they are.
-        known: rates of this machine that need not be measured again.
     """
     evaluations: dict[str, int] = {}
     began_s, waited_before_s = time.monotonic(), waited_s(every_thread=True) or 0.0
@@ -320,7 +317,7 @@ def with_traces(
             yield Waited(max(0.0, waited / max(1e-9, time.monotonic() - began_s)))
         if isinstance(event, Finished) and event.reason in ("answered", "budget") and trace:
             whole = {name: (calls[name], number) for name, number in evaluations.items()}
-            yield from _traces(whole, watch, on_step, known)
+            yield from _traces(whole, watch, on_step)
         yield event
 
 
@@ -328,15 +325,12 @@ def _traces(
     calls: dict[str, tuple[Callable[[], Any], int]],
     watch: CompileWatch,
     on_step: Callable[[str | None, str], None],
-    known: tuple[Peaks, ...],
-) -> Iterator[Stage | Traced | Peaks]:
+) -> Iterator[Stage | Traced]:
     """Nothing that goes wrong here takes anything from what was measured before."""
     if "torch" not in sys.modules:
         return
-    from labkit.peaks import DTYPES, measure_peaks
     from labkit.tracing import trace_call
 
-    wanted: list[tuple[str, str, int | None]] = []
     for name, (call, evaluations) in calls.items():
         yield Stage("looking at the operators", name)
         on_step(name, "tracing")
@@ -346,19 +340,16 @@ def _traces(
             trace = Trace(skipped=describe(error)[0])
         on_step(None, "")
         yield Traced(name, trace)
-        team = trace.threads if trace.device == "cpu" else None
-        if trace.device:
-            wanted += [(trace.device, dtype, team) for dtype in ("float32", trace.dtype)]
-    for device, dtype, team in dict.fromkeys(wanted):
-        found = next((p for p in known if p.place == (device, dtype, team)), None)
-        if found is None and dtype in DTYPES:
-            yield Stage(f"measuring what this machine can reach ({device}, {dtype})")
-            on_step(next(iter(calls)), "tracing")
-            with contextlib.suppress(Exception):
-                found = measure_peaks(threads=team, budget_s=_PEAKS_S, device=device, dtype=dtype)
-            on_step(None, "")
-        if found is not None:
-            yield found
+
+
+def measured_peaks(places: Iterable[Place]) -> Iterator[Stage | Peaks]:
+    """What this machine can reach at each place; a rate that cannot be had is left out."""
+    from labkit.peaks import measure_peaks
+
+    for device, dtype, threads in places:
+        yield Stage(f"measuring what this machine can reach ({device}, {dtype})")
+        with contextlib.suppress(Exception):
+            yield measure_peaks(threads=threads, budget_s=_PEAKS_S, device=device, dtype=dtype)
 
 
 def set_threads(threads: int) -> None:

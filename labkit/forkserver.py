@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import os
 import select
@@ -76,6 +77,11 @@ def serve(control_fd: int, preload: list[str]) -> None:
         with contextlib.suppress(Exception), quiet():
             importlib.import_module(name)
     import labkit.child  # noqa: F401  (imported once here instead of in every worker)
+
+    # A worker's collector would write to every object that it looks at, and so get a copy of
+    # its own of every page that it shares with this process.
+    gc.collect()
+    gc.freeze()
 
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)

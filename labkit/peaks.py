@@ -17,12 +17,16 @@ from labkit.machines import from_plain, machine
 from labkit.units import format_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import torch
     from matplotlib.figure import Figure
 
     from labkit.results import Comparison
+    from labkit.traces import Trace
+
+# What rates belong to: device, dtype, threads (None on an accelerator).
+Place = tuple[str, str, int | None]
 
 MIB = 2**20
 # Both buffers of a copy together. The last is what the bandwidth of memory is taken from: beyond
@@ -102,8 +106,8 @@ class Peaks:
             raise ValueError(f"peaks need a copy and a product, with rates above 0; got {rates}")
 
     @property
-    def place(self) -> tuple[str, str, int | None]:
-        """What the rates belong to: device, dtype, threads."""
+    def place(self) -> Place:
+        """What the rates belong to."""
         return self.device, self.dtype, self.threads
 
     @property
@@ -207,6 +211,16 @@ class Peaks:
             ValueError: a value is missing or not of its type.
         """
         return from_plain(cls, data, "peaks")  # type: ignore[no-any-return]
+
+
+def places_of(traces: Iterable[Trace]) -> list[Place]:
+    """The rates that traced work is weighed against: of its device, in float32 and its dtype."""
+    found: list[Place] = []
+    for trace in traces:
+        team = trace.threads if trace.device == "cpu" else None
+        if trace.device:
+            found += [(trace.device, dtype, team) for dtype in ("float32", trace.dtype)]
+    return [place for place in dict.fromkeys(found) if place[1] in DTYPES]
 
 
 def measure_peaks(

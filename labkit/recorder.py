@@ -20,6 +20,7 @@ from labkit.variants import check_metrics
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from labkit.traces import Trace
     from labkit.variants import Variant
 
 # Above this, identical code differs so much from round to round that a reader should know.
@@ -127,6 +128,11 @@ class Recorder:
     def next_round(self) -> int:
         """The number of the first round that nobody has taken yet."""
         return 1 + max((r[-1] for r in self._rounds.values() if r), default=-1)
+
+    @property
+    def traces(self) -> list[Trace]:
+        """Of the variants that were traced."""
+        return [t.trace for t in self._trials.values() if t.trace is not None]
 
     def take(self, event: object) -> None:
         """Keep what an event says; events that say nothing about the result are let pass."""

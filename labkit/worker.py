@@ -24,7 +24,7 @@ from labkit.child import STAGES, Disagreement, Job, read_state, write_new_state
 from labkit.errors import AgreementError, LabkitError, ResolutionError
 from labkit.launch import Worker, start_worker
 from labkit.machines import machine
-from labkit.peaks import Peaks
+from labkit.peaks import Peaks, Place, places_of
 from labkit.pickling import dump_variants
 from labkit.recorder import Recorder, Settings
 from labkit.timing import Finished, Plan, Rounds, Stage
@@ -113,6 +113,7 @@ class Run:
         self._worker: Worker | None = None
         self._lock: FileLock | None = None
         self._state_path = ""
+        self._places: list[Place] = []
         self._measured_s = 0.0
         self._job_elapsed_s = 0.0
 
@@ -144,7 +145,8 @@ class Run:
             raise RuntimeError(f"this run is {self.status}; make a new one to run again")
         names = tuple(self.variants)
         if self._kind == "time":
-            self._jobs = [("time", names)]
+            # What the machine can reach is measured when the variants' memory is free again.
+            self._jobs = [("time", names), ("peaks", names)]
         if self._kind == "memory" or self.settings.memory:
             self._jobs += [("memory", (name,)) for name in names]
         self._lock = queue_lock()
@@ -230,6 +232,11 @@ class Run:
         baseline = next(iter(self.variants))
         while self._jobs:
             kind, names = self._jobs.pop(0)
+            if kind == "peaks":
+                if self._find_peaks():
+                    self._begin(kind, names)
+                    return
+                continue
             names = tuple(n for n in names if n not in failures)
             if kind == "time" and (
                 baseline not in names or (len(names) < 2 and len(self.variants) > 1)
@@ -240,6 +247,16 @@ class Run:
                 return
         ended = self._recorder.ended
         self._close(Status.DONE, "answered" if ended == "running" else ended)
+
+    def _find_peaks(self) -> bool:
+        """Take the rates that are known already; whether any are left to measure."""
+        wanted = places_of(self._recorder.traces)
+        known = {peaks.place: peaks for peaks in _peaks}
+        for place in wanted:
+            if place in known:
+                self._recorder.take(known[place])
+        self._places = [place for place in wanted if place not in known]
+        return bool(self._places)
 
     def _begin(self, kind: str, names: tuple[str, ...]) -> None:
         # Each interval's share of the error was set by the number of variants at the start; a
@@ -263,7 +280,7 @@ class Run:
             tuple(p or str(Path.cwd()) for p in sys.path),
             str(Path.cwd()),
             self.settings.trace,
-            tuple(_peaks),
+            tuple(self._places),
         )
         handle, self._state_path = tempfile.mkstemp(prefix="labkit-")
         with os.fdopen(handle, "wb") as file:
@@ -345,6 +362,10 @@ class Run:
         with contextlib.suppress(OSError):
             details = Path(self._state_path + ".err").read_text(errors="replace")[-1000:]
         job_kind, names = self._job
+        if job_kind == "peaks":
+            # Nothing of the variants was running.
+            self._take(Finished("answered", self._job_elapsed_s))
+            return
         if index >= 0 and STAGES[stage] == "tracing":
             # All that was to be timed has been timed.
             answered = all(ratio.answered for ratio in self.comparison.ratios.values())

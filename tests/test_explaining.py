@@ -451,6 +451,53 @@ def test_rates_that_are_known_are_not_measured_again(monkeypatch):
     assert done.peaks == tuple(known)
 
 
+def test_rates_are_measured_when_the_memory_of_the_variants_is_free_again(monkeypatch):
+    import torch
+
+    from labkit import worker
+
+    monkeypatch.setattr(worker, "_peaks", [])
+    began = []
+    begin = worker.Run._begin
+
+    def noted(run, kind, names):
+        began.append((kind, [trial.median_s > 0 for trial in run.comparison.trials.values()]))
+        begin(run, kind, names)
+
+    monkeypatch.setattr(worker.Run, "_begin", noted)
+    x = torch.rand(256, 256)
+    variants = {"mm": lambda: x @ x, "addmm": lambda: torch.addmm(x, x, x)}
+    done = lab.compare(variants, budget_s=0.5, resolution=0.5, threads=1)
+    assert [kind for kind, _ in began] == ["time", "peaks"]
+    assert began[1][1] == [True, True]
+    assert [p.place for p in done.peaks] == [("cpu", "float32", 1)]
+
+
+def test_losing_the_process_that_measures_rates_loses_nothing_else(monkeypatch):
+    import os
+    import signal
+
+    import torch
+
+    from labkit import worker
+
+    monkeypatch.setattr(worker, "_peaks", [])
+    begin = worker.Run._begin
+
+    def killed(run, kind, names):
+        begin(run, kind, names)
+        if kind == "peaks":
+            os.kill(run._worker.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(worker.Run, "_begin", killed)
+    x = torch.rand(64, 64)
+    variants = {"mm": lambda: x @ x, "addmm": lambda: torch.addmm(x, x, x)}
+    done = lab.compare(variants, budget_s=0.5, resolution=0.5, threads=1)
+    assert not done.failures
+    assert not done.peaks
+    assert done["addmm"].rounds > 10
+
+
 def test_rates_of_a_busy_moment_are_not_kept_for_the_next_run(monkeypatch):
     from labkit import worker
     from labkit.recorder import Settings
