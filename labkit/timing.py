@@ -368,7 +368,7 @@ def measure_rounds(
         if not preflight and len(calls) > 1 and rounds_done >= next_check:
             # Looking costs a sort; the interval is valid however often somebody looks.
             next_check = max(rounds_done + 1, math.ceil(rounds_done * 1.02))
-            if all(_is_answered(p, plan, alpha) for p in live[1:]):
+            if all(_may_stop(p, plan, alpha) for p in live[1:]):
                 reason = "answered"
                 break
         if spent >= plan.budget_s:
@@ -413,9 +413,9 @@ def _move(prepared: _Prepared, sampler: Sampler, draw: random.Random) -> None:
         prepared.calls[draw.randrange(1, _PLACES)] = call
 
 
-def _is_answered(prepared: _Prepared, plan: Plan, alpha: float) -> bool:
+def _may_stop(prepared: _Prepared, plan: Plan, alpha: float) -> bool:
     low, high = statistics.interval(prepared.log_ratios, alpha=alpha)
-    return statistics.answered(math.exp(low), math.exp(high), resolution=plan.resolution)
+    return statistics.may_stop(math.exp(low), math.exp(high), resolution=plan.resolution)
 
 
 def _let_collect(prepared: _Prepared, collect: Callable[[], int]) -> None:

@@ -61,6 +61,23 @@ def test_a_block_is_long_enough_for_the_clock():
     assert sizes["b"] == 1
 
 
+def test_a_run_goes_on_until_a_difference_is_roughly_known():
+    """One variant is twice as fast in every other round, and six times in the rest."""
+    turns = 0
+
+    def unsteady():
+        nonlocal turns
+        turns += 1
+        return 0.012 if turns % 2 else 0.004
+
+    calls = {"a": costs(0.024), "b": unsteady}
+    wide = FakeMachine().run(calls, budget_s=100.0)
+    steady = FakeMachine().run({"a": costs(0.024), "b": costs(0.012)}, budget_s=100.0)
+    assert isinstance(wide[-1], Finished)
+    assert (steady[-1].reason, wide[-1].reason) == ("answered", "budget")
+    assert len(samples(wide, "b")) > 50 * len(samples(steady, "b"))
+
+
 def test_a_burst_during_calibration_does_not_shorten_the_block():
     machine, calls = FakeMachine(), 0
 
