@@ -1,5 +1,6 @@
 """Loads the guards of notebooks wherever pytest is started in this project."""
 
+import getpass
 import os
 import shutil
 import tempfile
@@ -18,7 +19,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.option.collectonly:
         return
+    shared = Path(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}")
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="labkit-tests-")
+    # What torch has compiled stays where it keeps it: the name of each piece is its content, and
+    # the headers alone take ten seconds.
+    shared.mkdir(exist_ok=True)
+    Path(tempfile.tempdir, shared.name).symlink_to(shared)
 
 
 def pytest_unconfigure() -> None:

@@ -206,11 +206,21 @@ def _run(job: Job, steps: _Steps) -> Any:
     from labkit.samplers import sampler_for
 
     sampler = sampler_for(job.device)
-    # What exists now stays; the collector's turn between samples then costs microseconds.
+    rounds = measure_rounds(
+        calls,
+        job.plan,
+        sampler=sampler,
+        on_step=on_step,
+        threads=job.threads,
+        warmed_up=_freeze,
+    )
+    yield from with_traces(rounds, calls, watch, steps, trace=job.trace)
+
+
+def _freeze() -> None:
+    """What exists now stays; the collector's turn between samples then costs microseconds."""
     gc.collect()
     gc.freeze()
-    rounds = measure_rounds(calls, job.plan, sampler=sampler, on_step=on_step, threads=job.threads)
-    yield from with_traces(rounds, calls, watch, steps, trace=job.trace)
 
 
 def prepare(

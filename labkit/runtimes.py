@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch._dynamo import convert_frame
 from torch._inductor import aoti_compile_and_package, aoti_load_package
 from torch._inductor import config as inductor_config
 from torch.utils._pytree import tree_map
@@ -100,13 +101,19 @@ class _FirstCalls:
     def __init__(self, compiled: Callable[..., Any]) -> None:
         self.compiled = compiled
         self.shapes: set[tuple[torch.Size, ...]] = set()
+        # Some exporters make torch forget all that it has compiled. It forgets this, too: a
+        # code object of our own among those that it has seen.
+        self.mark = compile("None", "labkit", "eval")
 
     def __call__(self, *inputs: torch.Tensor) -> Any:
         shapes = tuple(x.shape for x in inputs)
-        if shapes in self.shapes:
+        if shapes in self.shapes and self.mark in convert_frame.input_codes:
             return self.compiled(*inputs)
         with quiet(), inductor_config.patch(_INDUCTOR):
             result = self.compiled(*inputs)
+        if self.mark not in convert_frame.input_codes:
+            self.shapes.clear()
+            convert_frame.input_codes.add(self.mark)
         self.shapes.add(shapes)
         return result
 

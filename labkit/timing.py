@@ -150,9 +150,9 @@ class _Prepared:
     calls: list[Callable[[], Any]]
     evaluations: int = 1
     evaluation_s: float = 0.0
-    collected: int = 0
+    littered: int = 0
     collector_s: float = 0.0
-    evaluated: int = 0
+    samples: int = 0
     log_ratios: list[float] = field(default_factory=list)
 
 
@@ -221,6 +221,7 @@ def measure_rounds(
     on_step: Callable[[str | None, str], None] = _nothing,
     threads: int | None = None,
     collect: Callable[[], int] = gc.collect,
+    warmed_up: Callable[[], object] = gc.collect,
     busy: Callable[[], bool] = is_busy,
 ) -> Iterator[Event]:
     """Time variants in rounds and yield what happens.
@@ -235,6 +236,8 @@ def measure_rounds(
             knows whom to blame when this process dies or hangs.
         threads: only to be written down.
         collect: the garbage collector's turn between samples.
+        warmed_up: called once between the warm-ups and the first sample. A compilation leaves
+            much behind, dead and alive: neither is a sample's.
         busy: whether threads still run that the last evaluation started. Where a variant leaves
             such threads (OpenMP's spin for milliseconds), every sample waits for them to end:
             they belong to another variant.
@@ -277,6 +280,7 @@ def measure_rounds(
         yield Finished("failed", clock() - start)
         return
 
+    warmed_up()
     alpha = (1 - plan.confidence) / max(1, len(calls) - 1)
     pending: list[tuple[int, dict[str, float]]] = []
     # The budget is for measuring: set-up and warm-up (a compilation, say) do not eat it.
@@ -376,9 +380,10 @@ def measure_rounds(
 
     yield from _flush(pending, clock() - start)
     for prepared in live:
-        # A few objects now and then are the harness's own.
-        if prepared.collected >= prepared.evaluated > 0:
-            yield Garbage(prepared.name, prepared.collector_s / prepared.evaluated)
+        # What is found now and then is the harness's own, or left from a compilation.
+        if 2 * prepared.littered > prepared.samples:
+            evaluations = prepared.littered * prepared.evaluations
+            yield Garbage(prepared.name, prepared.collector_s / evaluations)
     yield Finished(reason, clock() - start)
 
 
@@ -422,9 +427,9 @@ def _let_collect(prepared: _Prepared, collect: Callable[[], int]) -> None:
     """Let the collector have its turn between samples, and note what it cost."""
     start = time.perf_counter()
     found = collect()
-    prepared.evaluated += prepared.evaluations
-    if found:
-        prepared.collected += found
+    prepared.samples += 1
+    if found >= prepared.evaluations:
+        prepared.littered += 1
         prepared.collector_s += time.perf_counter() - start
 
 

@@ -269,8 +269,10 @@ class Run:
             preflight=self._recorder.noise_floor is None,
             first_round=self._recorder.next_round,
         )
+        # Others' models would only be unpacked to be thrown away.
+        alone = {name: self.variants[name] for name in names if kind == "memory"}
         job = Job(
-            self._dumped,
+            self._dumped if kind == "time" else dump_variants(alone, None),
             names,
             kind,
             plan,

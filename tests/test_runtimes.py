@@ -291,3 +291,21 @@ def test_a_cast_model_may_answer_a_tuple():
 
     found = runtimes.Cast(Pair(), torch.bfloat16)(torch.ones(2))
     assert [answer.dtype for answer in found] == [torch.float32] * 2
+
+
+def test_what_torch_forgets_is_compiled_again_with_the_same_settings():
+    """Some exporters reset all that torch has compiled, in the middle of somebody's comparison."""
+    from torch._inductor import config
+
+    from labkit.runtimes import _FirstCalls
+
+    seen = []
+    model = _FirstCalls(lambda x: seen.append(config.freezing))
+    small, large = torch.ones(1), torch.ones(2)
+    for x in (small, small, large, large):
+        model(x)
+    assert seen == [True, False, True, False]
+    torch._dynamo.reset()
+    for x in (small, large, small, large):
+        model(x)
+    assert seen[4:] == [True, True, False, False]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from labkit.timing import Calibrated, Finished, Plan, Rounds, calibrate, measure_rounds
+from labkit.timing import Calibrated, Finished, Garbage, Plan, Rounds, calibrate, measure_rounds
 from labkit.trials import Failure, NoiseFloor
 
 
@@ -76,6 +76,42 @@ def test_a_run_goes_on_until_a_difference_is_roughly_known():
     assert isinstance(wide[-1], Finished)
     assert (steady[-1].reason, wide[-1].reason) == ("answered", "budget")
     assert len(samples(wide, "b")) > 50 * len(samples(steady, "b"))
+
+
+@pytest.mark.parametrize(("found", "blamed"), [([5000], []), ([9] * 10_000, ["a", "b"])])
+def test_what_the_collector_finds_once_is_nobodys_garbage(found, blamed):
+    """A compilation in the warm-up leaves thousands of objects, and no evaluation does."""
+    left = list(found)
+    machine = FakeMachine()
+    events = measure_rounds(
+        {"a": costs(2e-3), "b": costs(1e-3)},
+        Plan(budget_s=1.0),
+        sampler=machine,
+        clock=lambda: machine.now,
+        collect=lambda: left.pop() if left else 0,
+        warmed_up=lambda: 0,
+        busy=lambda: False,
+    )
+    assert [e.variant for e in events if isinstance(e, Garbage)] == blamed
+
+
+def test_the_end_of_the_warm_up_is_told_before_the_first_sample():
+    machine, at = FakeMachine(), []
+    events = list(
+        measure_rounds(
+            {"a": costs(2e-3), "b": costs(1e-3)},
+            Plan(budget_s=0.5),
+            sampler=machine,
+            clock=lambda: machine.now,
+            collect=lambda: 0,
+            warmed_up=lambda: at.append(len(machine.log)),
+            busy=lambda: False,
+        )
+    )
+    (warm_ups,) = at
+    rounds = len(samples(events, "a"))
+    assert len(machine.log) - warm_ups >= 2 * rounds > 0
+    assert warm_ups < 40
 
 
 def test_a_burst_during_calibration_does_not_shorten_the_block():
