@@ -15,6 +15,7 @@ from bench.coverage import coverage
 from bench.limits import limits
 from bench.memory import memory
 from bench.overhead import overhead, start
+from bench.pruning import pruning
 from bench.quantization import quantization
 from bench.verdicts import power, same
 
@@ -30,11 +31,12 @@ PARTS = {
     "start": start,
     "limits": limits,
     "quantization": quantization,
+    "pruning": pruning,
 }
 RESULTS = Path(__file__).parent / "results.md"
 PACKAGES = (
     *("torch", "pyperf", "pytest-benchmark", "memory-profiler"),
-    *("torchao", "onnxruntime"),
+    *("torchao", "onnxruntime", "torch-pruning"),
 )
 
 

@@ -42,7 +42,7 @@ NOTES = {
 
 def t_test(first: list[float], second: list[float]) -> int:
     """Welch's t-test on two lists of times."""
-    from scipy.stats import ttest_ind  # type: ignore[import-untyped]
+    from scipy.stats import ttest_ind
 
     test = ttest_ind(first, second, equal_var=False)
     if not test.pvalue < _ALPHA:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
 import labkit as lab
+from bench.digits import cnn, digits
 from bench.report import Part, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from labkit.results import Comparison
-
-_DIGITS = Path(__file__).parents[1] / "data" / "digits"
 
 
 def quantization(*, quick: bool = False) -> Part:
@@ -107,9 +104,9 @@ def _mlp_rows(budget_s: float) -> list[Row]:
 
 
 def _cnn_rows(budget_s: float) -> list[Row]:
-    (x_train, y_train), (x_test, y_test) = _digits("train"), _digits("test")
+    (x_train, y_train), (x_test, y_test) = digits("train"), digits("test")
     torch.manual_seed(0)
-    model = _cnn()
+    model = cnn()
     _train(model, x_train, y_train, steps=40, rate=1e-3)
     _train(model, x_train, y_train, steps=20, rate=1e-4)
     model = model.eval()
@@ -166,24 +163,6 @@ def _cnn_rows(budget_s: float) -> list[Row]:
             )
         )
     return rows
-
-
-def _digits(part: str) -> tuple[torch.Tensor, torch.Tensor]:
-    images = torch.from_numpy(np.load(_DIGITS / f"X_{part}.npy")).float().reshape(-1, 1, 8, 8)
-    labels = torch.from_numpy(np.load(_DIGITS / f"y_{part}.npy")).long()
-    return nn.functional.interpolate(images / images.max(), (32, 32)), labels
-
-
-def _cnn() -> nn.Module:
-    def block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-        conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        return conv, nn.BatchNorm2d(outputs), nn.ReLU()
-
-    return nn.Sequential(
-        *(*block(1, 32), nn.MaxPool2d(2), *block(32, 128), nn.MaxPool2d(2)),
-        *(*block(128, 256), nn.MaxPool2d(2), *block(256, 256)),
-        *(nn.Flatten(), nn.Linear(4096, 256), nn.ReLU(), nn.Linear(256, 10)),
-    )
 
 
 def _train(

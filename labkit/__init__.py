@@ -52,13 +52,21 @@ _HOMES = {
     "DoesNotApplyError": "errors",
 }
 # Modules that are used by their own name: lab.quantize.try_all(...).
-_MODULES = ("plots", "quantize", "runtimes", "sensitivity", "units")
+_MODULES = (
+    *("clusters", "distill", "plots", "prune", "quantize", "runtimes"),
+    *("seeds", "sensitivity", "training", "units"),
+)
 
 if TYPE_CHECKING:
+    from labkit import clusters as clusters
+    from labkit import distill as distill
     from labkit import plots as plots
+    from labkit import prune as prune
     from labkit import quantize as quantize
     from labkit import runtimes as runtimes
+    from labkit import seeds as seeds
     from labkit import sensitivity as sensitivity
+    from labkit import training as training
     from labkit import units as units
     from labkit.api import compare as compare
     from labkit.api import measure as measure

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 # Which extra of labkit brings a package.
 EXTRAS = {
+    "constriction": "prune",
     "onnx": "quantize",
     "onnxruntime": "quantize",
     "onnxscript": "quantize",
+    "torch_pruning": "prune",
     "torchao": "quantize",
 }
 

@@ -93,25 +93,29 @@ class Sweep:
 
         Between the last point on one side and the first on the other, interpolated on
         logarithmic axes where the parameter is positive. Points whose verdict is "same" or
-        "inconclusive" are on no side.
+        "inconclusive" are on no side; the line between the two goes through them.
 
         Returns:
             A value of the first swept parameter; None if there is no change of side.
         """
-        sides = [
-            (float(value), ratio.speedup)
+        seen = sorted(
+            (float(value), ratio.speedup, ratio.verdict in ("faster", "slower"))
             for value, comparison in self.series(name)
             if isinstance(value, int | float)
             for ratio in [comparison[name]]
-            if ratio.verdict in ("faster", "slower")
-        ]
-        sides.sort()
-        for (x0, y0), (x1, y1) in itertools.pairwise(sides):
-            if (y0 > 1) != (y1 > 1):
-                share = math.log(y0) / (math.log(y0) - math.log(y1))
-                if x0 > 0:
-                    return math.exp(math.log(x0) + share * (math.log(x1) - math.log(x0)))
-                return x0 + share * (x1 - x0)
+            if ratio.rounds
+        )
+        decided = [i for i, (_, _, on_a_side) in enumerate(seen) if on_a_side]
+        for first, last in itertools.pairwise(decided):
+            if (seen[first][1] > 1) == (seen[last][1] > 1):
+                continue
+            # Between two sides the line goes through the points that are on none.
+            for (x0, y0, _), (x1, y1, _) in itertools.pairwise(seen[first : last + 1]):
+                if (y0 > 1) != (y1 > 1):
+                    share = math.log(y0) / (math.log(y0) - math.log(y1))
+                    if x0 > 0:
+                        return math.exp(math.log(x0) + share * (math.log(x1) - math.log(x0)))
+                    return x0 + share * (x1 - x0)
         return None
 
     @property

@@ -168,6 +168,17 @@ def test_a_sweep_names_its_crossover_for_each_slice():
     assert texts == ["size = 150", "size = 37.5"]
 
 
+def test_the_crossover_lies_on_the_line_also_where_a_point_is_on_no_side():
+    # Twice as slow, then the same (a little slower), then four times as fast.
+    times_s = {1: 2e-3, 8: 1.005e-3, 16: 2.5e-4}
+    points = tuple(
+        SweepPoint({"n": n}, comparison({"loop": 1e-3, "vector": s})) for n, s in times_s.items()
+    )
+    verdicts = [point.comparison["vector"].verdict for point in points]
+    assert verdicts == ["slower", "same", "faster"]
+    assert 8 <= Sweep(("n",), points).crossover("vector") < 8.1
+
+
 def test_every_variant_differs_in_more_than_its_colour():
     looks = {plots.style(i) for i in range(7)}
     assert len({(marker, line) for _, marker, line in looks}) == 7

@@ -1,0 +1,106 @@
+"""Training a model for some steps: seeded, with a bar, and to be stopped."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def cross_entropy(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How far a classifier's answers are from the labels."""
+    return nn.functional.cross_entropy(model(inputs), labels)
+
+
+def fit(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    steps: int,
+    rate: float = 1e-3,
+    batch: int = 32,
+    seed: int = 0,
+    loss: Loss = cross_entropy,
+    title: str = "training",
+) -> list[float]:
+    """Train a model in place with Adam, on batches drawn at random.
+
+    Interrupting it (the stop button of the notebook) ends the training and keeps what was
+    learned; the number of losses says how far it came.
+
+    Args:
+        model: what is trained; it is in evaluation mode afterwards.
+        inputs: of shape (rows, ...).
+        labels: of shape (rows,).
+        steps: batches to learn from.
+        rate: the learning rate at the start; it falls to zero along a cosine.
+        batch: rows in a batch.
+        seed: for the draw of the batches; the global state of torch is left alone.
+        loss: of (model, inputs of the batch, labels of the batch).
+        title: beside the bar.
+
+    Returns:
+        The loss of each step that was taken.
+
+    Raises:
+        ValueError: no steps, or inputs and labels of different lengths.
+
+    >>> x, y = torch.eye(4), torch.arange(4)
+    >>> model = nn.Linear(4, 4)
+    >>> losses = fit(model, x, y, steps=50, rate=0.1, batch=4)
+    >>> losses[-1] < losses[0], model.training
+    (True, False)
+    """
+    if steps < 1:
+        raise ValueError(f"steps={steps}: give at least 1")
+    if len(inputs) != len(labels):
+        raise ValueError(f"{len(inputs)} inputs and {len(labels)} labels: give as many of each")
+    draw = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    losses: list[float] = []
+    model.train()
+    try:
+        for _ in _bar(range(steps), title):
+            rows = torch.randint(len(inputs), (batch,), generator=draw)
+            optimizer.zero_grad()
+            value = loss(model, inputs[rows], labels[rows])
+            torch.autograd.backward(value)
+            optimizer.step()
+            schedule.step()
+            losses.append(float(value.detach()))
+    except KeyboardInterrupt:
+        print(f"{title}: stopped after {len(losses)} of {steps} steps; what was learned is kept")
+    finally:
+        model.eval()
+    return losses
+
+
+def accuracy(
+    model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, *, batch: int = 60
+) -> float:
+    """The share of right answers.
+
+    >>> accuracy(nn.Identity(), torch.eye(4), torch.tensor([0, 1, 2, 0]))
+    0.75
+    """
+    with torch.no_grad():
+        answers = torch.cat([model(x).argmax(1) for x in torch.split(inputs, batch)])
+    return float((answers == labels).float().mean())
+
+
+def _bar(steps: range, title: str) -> Any:
+    """A bar where somebody looks: in a notebook or a terminal, not in a worker."""
+    if "ipykernel" not in sys.modules and not sys.stderr.isatty():
+        return steps
+    from tqdm.auto import tqdm
+
+    return tqdm(steps, desc=title, leave=False)
