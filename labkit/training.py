@@ -81,6 +81,8 @@ def fit(
         print(f"{title}: stopped after {len(losses)} of {steps} steps; what was learned is kept")
     finally:
         model.eval()
+        # Gradients are as large as the model, and nobody reads them any more.
+        optimizer.zero_grad()
     return losses
 
 
