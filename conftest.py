@@ -19,6 +19,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.option.collectonly:
         return
+    # The bars of trainings: the same as in tools/execute_notebooks.py.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     shared = Path(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}")
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="labkit-tests-")
     # What torch has compiled stays where it keeps it: the name of each piece is its content, and

@@ -206,7 +206,9 @@ class Cast(nn.Module):
     def forward(self, *inputs: torch.Tensor) -> Any:
         """What the model says, in float32."""
         cast = (x.to(self.dtype) if x.is_floating_point() else x for x in inputs)
-        return tree_map(_to_float32, self.model(*cast))
+        result = self.model(*cast)
+        # Walking a tree leaves reference cycles behind: not for one tensor.
+        return result.float() if isinstance(result, torch.Tensor) else tree_map(_to_float32, result)
 
 
 def _to_float32(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +101,12 @@ def accuracy(
 
 
 def _bar(steps: range, title: str) -> Any:
-    """A bar where somebody looks: in a notebook or a terminal, not in a worker."""
-    if "ipykernel" not in sys.modules and not sys.stderr.isatty():
+    """A bar where somebody looks: in a notebook or a terminal, not in a worker.
+
+    tqdm's own switch, TQDM_DISABLE, does not reach its bars in notebooks (4.70).
+    """
+    seen = "ipykernel" in sys.modules or sys.stderr.isatty()
+    if not seen or os.environ.get("TQDM_DISABLE"):
         return steps
     from tqdm.auto import tqdm
 

@@ -82,6 +82,8 @@ def execute(path: Path, *, timeout_s: float) -> None:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
             cell.metadata.pop("execution", None)
+    # The bar of a training is a widget, and its saved text stands at 0 % for ever.
+    os.environ["TQDM_DISABLE"] = "1"
     client = NotebookClient(
         notebook,
         kernel_name=KERNELSPEC["name"],

@@ -166,7 +166,7 @@ def lab_server(chromium, tmp_path_factory):
 def start_server(base, root):
     """Start JupyterLab with nothing of this user's: no configuration, no history, no records."""
     # What belongs to the user, or to the JupyterLab that the tests may be started from.
-    foreign = ("JUPYTER", "JPY_", "IPYTHON", "XDG_", "LABKIT")
+    foreign = ("JUPYTER", "JPY_", "IPYTHON", "XDG_", "LABKIT", "TQDM")
     env = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     folders = {
         "HOME": "home",
