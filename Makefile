@@ -37,8 +37,10 @@ SIDE_BY_SIDE := $(addprefix tests/test_,mutation.py quantize.py runtimes.py read
 	notebook_guards.py execute_notebooks.py prune.py clusters.py distill.py)
 
 test-unit: $(VENV)/.installed-test ## unit tests and doctests
-	$(PY) -m pytest --ignore=tests/browser $(addprefix --ignore=,$(SIDE_BY_SIDE))
-	$(PY) -m pytest -n 2 --dist loadfile $(SIDE_BY_SIDE)
+	@set -x; failed=0; \
+	$(PY) -m pytest --ignore=tests/browser $(addprefix --ignore=,$(SIDE_BY_SIDE)) || failed=1; \
+	$(PY) -m pytest -n 2 --dist loadfile $(SIDE_BY_SIDE) || failed=1; \
+	exit $$failed
 
 test-notebooks: $(VENV)/.installed-test ## every cell of every notebook against its saved output
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \
@@ -51,8 +53,10 @@ test-notebooks: $(VENV)/.installed-test ## every cell of every notebook against 
 PRESSED := tests/browser/test_notebooks.py
 
 test-browser: $(VENV)/.installed-test ## real JupyterLab in real Chromium
-	$(PY) -m pytest tests/browser --ignore=$(PRESSED)
-	$(PY) -m pytest -n 2 --dist worksteal $(PRESSED)
+	@set -x; failed=0; \
+	$(PY) -m pytest tests/browser --ignore=$(PRESSED) || failed=1; \
+	$(PY) -m pytest -n 2 --dist worksteal $(PRESSED) || failed=1; \
+	exit $$failed
 
 notebooks: $(VENV)/.installed ## run all notebooks on clean kernels and save them
 	$(PY) tools/execute_notebooks.py notebooks

@@ -259,7 +259,7 @@ def two_of_four(model: nn.Module, *, exclude: Collection[str] = ()) -> nn.Module
 
     >>> layer = nn.Linear(8, 1, bias=False)
     >>> layer.weight.data = torch.tensor([[1.0, -4.0, 3.0, 2.0, 0.1, 0.2, 0.3, 0.4]])
-    >>> [round(float(w), 1) for w in two_of_four(layer).weight[0]]
+    >>> [round(w, 1) for w in two_of_four(layer).weight[0].tolist()]
     [0.0, -4.0, 3.0, 0.0, 0.0, 0.0, 0.3, 0.4]
     """
     check_layers(model, LINEAR, exclude)
