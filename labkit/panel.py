@@ -379,12 +379,14 @@ class Panel:
             return "ready"
         if session.error:
             return "failed"
-        words = {
+        words_for = {
             "answered": "done",
             "budget": "the time is used up",
             "stopped": "stopped; what was measured is kept",
             "failed": "failed; what was measured is kept",
-        }.get(comparison.ended, comparison.ended)
+        }
+        ended = "stopped" if session.stopped else comparison.ended
+        words = words_for.get(ended, ended)
         if session.changed_since:
             words += "; the controls have moved since: this is the result for the values below"
         if session.sweep_result is not None:

@@ -72,6 +72,8 @@ class Session:
         self.prediction: float | None = None
         self.predict_first = predict
         self.error = ""
+        # Whether the last run or sweep was ended before its end.
+        self.stopped = False
         self._lock = threading.RLock()
         self._run: Run | None = None
         self._last: Comparison | None = None
@@ -259,9 +261,12 @@ class Session:
         run = self._run
         if run is None:
             return
+        left = bool(self._todo)
         self._todo.clear()
         run.stop()
         self._finish(run, "")
+        # The point under way may have ended by itself at this moment; the sweep has not.
+        self.stopped = left or run.status is Status.STOPPED
 
     def save(self, path: str | Path) -> Path:
         """Write what is shown, with all raw samples, as JSON.
@@ -285,7 +290,7 @@ class Session:
             )
 
     def _begin(self, swept: tuple[str, ...], todo: list[dict[str, Any]]) -> None:
-        self.error = ""
+        self.error, self.stopped = "", False
         self._swept, self._todo, self._points, self._total = swept, todo, [], len(todo)
         try:
             self._next()

@@ -425,3 +425,24 @@ def test_scores_say_how_far_off_a_prediction_was():
     assert score(1.0, ratio).endswith("2 times more than you said.")
     assert score(4.0, ratio).endswith("2 times less than you said.")
     assert "no result" in score(4.0, lab.Ratio("b", "a", log_ratios=()))
+
+
+def test_a_sweep_that_is_stopped_as_its_point_ends_says_so():
+    """The stop comes when the run has answered, and nobody has taken that in yet."""
+    from labkit.sessions import Session
+
+    @lab.experiment(n=[1, 2, 3])
+    def loops(n):
+        return {"short": lambda: sum(range(100)), "long": lambda: sum(range(1000 * n))}
+
+    session = Session(loops, predict=False, budget_s=0.5, resolution=0.5)
+    session.sweep(n=[1, 2, 3])
+    run = session._run
+    while not run.done:
+        run.poll(0.1)
+    session.stop()
+    assert session.stopped
+    assert len(session.sweep_result) == 1
+    session.start()
+    session.wait()
+    assert not session.stopped
