@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from labkit.layers import check_layers, is_within
+from labkit.layers import check_layers, named_layers
 from labkit.optional import need
 from labkit.prune import PRUNED
 
@@ -64,11 +64,7 @@ def clustered(
         raise ValueError(f"bits={bits!r}: give a whole number from 1 to 8")
     check_layers(model, PRUNED, exclude)
     result = copy.deepcopy(model)
-    layers: list[Any] = [
-        part
-        for name, part in result.named_modules()
-        if isinstance(part, PRUNED) and not is_within(name, exclude)
-    ]
+    layers = [layer for _, layer in named_layers(result, PRUNED, exclude)]
     for layer in layers:
         shared = _Shared(*_codebook(layer.weight.detach(), 2**bits))
         parametrize.register_parametrization(layer, "weight", shared, unsafe=True)

@@ -112,6 +112,17 @@ def check_layers(
         raise DoesNotApplyError(f"exclude names every layer of {words}: {', '.join(names)}")
 
 
+def named_layers(
+    model: nn.Module, kinds: tuple[type[nn.Module], ...], exclude: Collection[str] = ()
+) -> list[tuple[str, Any]]:
+    """Layers of these kinds with their names, without those in ``exclude`` or inside them."""
+    return [
+        (name, part)
+        for name, part in model.named_modules()
+        if isinstance(part, kinds) and not is_within(name, exclude)
+    ]
+
+
 def of_one_size(batches: Sequence[Inputs]) -> list[Inputs]:
     """Batches as they are if all have as many rows, else one row each.
 

@@ -20,6 +20,7 @@ from labkit.layers import (
     check_layers,
     check_modules,
     is_within,
+    named_layers,
     of_one_size,
     widened,
 )
@@ -122,11 +123,7 @@ def onnx_int4_weights(
     """
     check_layers(model, LINEAR, exclude)
     program = _to_onnx(model, example_inputs)
-    chosen = [
-        name
-        for name, part in model.named_modules()
-        if isinstance(part, LINEAR) and not is_within(name, exclude)
-    ]
+    chosen = [name for name, _ in named_layers(model, LINEAR, exclude)]
     nodes = set(_nodes_of(program, chosen))
     return OnnxModel(_with_int4(program, nodes, group).SerializeToString())
 

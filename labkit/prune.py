@@ -26,7 +26,7 @@ from labkit.layers import (
     check_inputs,
     check_layers,
     check_modules,
-    is_within,
+    named_layers,
 )
 from labkit.machines import machine
 from labkit.optional import need, quiet
@@ -204,7 +204,7 @@ def sparse(
     """
     check_choice(layout, LAYOUTS, "layout")
     check_layers(model, LINEAR, exclude)
-    for name, part in _named_layers(model, LINEAR, exclude):
+    for name, part in named_layers(model, LINEAR, exclude):
         sides = part.weight.shape
         if layout == "bsr" and any(side % block for side in sides):
             raise ValueError(
@@ -483,20 +483,10 @@ def _check_share(value: float, word: str) -> None:
         raise ValueError(f"{word}={value!r}: give a share above 0 and below 1")
 
 
-def _named_layers(
-    model: nn.Module, kinds: tuple[type[nn.Module], ...], exclude: Collection[str]
-) -> list[tuple[str, Any]]:
-    return [
-        (name, part)
-        for name, part in model.named_modules()
-        if isinstance(part, kinds) and not is_within(name, exclude)
-    ]
-
-
 def _layers(
     model: nn.Module, kinds: tuple[type[nn.Module], ...], exclude: Collection[str]
 ) -> list[Any]:
-    return [part for _, part in _named_layers(model, kinds, exclude)]
+    return [part for _, part in named_layers(model, kinds, exclude)]
 
 
 def _mask(layers: list[nn.Module], sparsity: float, scope: str) -> None:
@@ -520,7 +510,7 @@ def _replaced(
     make: Callable[[Any], nn.Module],
 ) -> nn.Module:
     result = copy.deepcopy(model)
-    for name, part in _named_layers(result, kinds, exclude):
+    for name, part in named_layers(result, kinds, exclude):
         if name == "":
             return make(part)
         result.set_submodule(name, make(part))
