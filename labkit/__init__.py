@@ -48,22 +48,28 @@ _HOMES = {
     "ResolutionError": "errors",
     "UnpicklableError": "errors",
     "WorkerError": "errors",
+    "RankError": "errors",
     "MissingPackageError": "errors",
     "DoesNotApplyError": "errors",
 }
 # Modules that are used by their own name: lab.quantize.try_all(...).
 _MODULES = (
-    *("clusters", "distill", "plots", "prune", "quantize", "runtimes"),
-    *("seeds", "sensitivity", "training", "units"),
+    *("clients", "clusters", "distill", "laws", "parallel", "plots", "prune", "quantize"),
+    *("runtimes", "scaling", "search", "seeds", "sensitivity", "training", "units"),
 )
 
 if TYPE_CHECKING:
+    from labkit import clients as clients
     from labkit import clusters as clusters
     from labkit import distill as distill
+    from labkit import laws as laws
+    from labkit import parallel as parallel
     from labkit import plots as plots
     from labkit import prune as prune
     from labkit import quantize as quantize
     from labkit import runtimes as runtimes
+    from labkit import scaling as scaling
+    from labkit import search as search
     from labkit import seeds as seeds
     from labkit import sensitivity as sensitivity
     from labkit import training as training
@@ -78,6 +84,7 @@ if TYPE_CHECKING:
     from labkit.errors import DoesNotApplyError as DoesNotApplyError
     from labkit.errors import LabkitError as LabkitError
     from labkit.errors import MissingPackageError as MissingPackageError
+    from labkit.errors import RankError as RankError
     from labkit.errors import ResolutionError as ResolutionError
     from labkit.errors import UnpicklableError as UnpicklableError
     from labkit.errors import WorkerError as WorkerError

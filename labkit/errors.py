@@ -21,6 +21,22 @@ class WorkerError(LabkitError, RuntimeError):
     """The worker could not be started, or died before it measured anything."""
 
 
+class RankError(LabkitError, RuntimeError):
+    """A rank of a process group raised, was killed, or did not answer in time.
+
+    Attributes:
+        reasons: what happened, by rank, the first to fail first.
+        details: the traceback of the first that raised.
+    """
+
+    def __init__(
+        self, message: str, reasons: dict[int, str] | None = None, details: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.reasons = reasons or {}
+        self.details = details
+
+
 class MissingPackageError(LabkitError, ImportError):
     """A technique needs a package that is not installed."""
 
