@@ -96,7 +96,7 @@ $(VENV)/bin/pip:
 # torch comes first and alone: whatever build TORCH_ARGS chose is there when the rest is resolved.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(PIP_INSTALL) $(TORCH_ARGS) torch
-	$(PIP_INSTALL) --editable '.[quantize,prune]'
+	$(PIP_INSTALL) --editable '.[quantize,prune,cluster]'
 	@touch $@
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/.installed

@@ -142,6 +142,16 @@ def waited(share: float) -> Caveat:
     )
 
 
+def side_by_side(at_once: int) -> Caveat:
+    """The machine was shared with other timed runs, as asked for."""
+    return Caveat(
+        "side by side",
+        f"up to {at_once} timed runs were allowed on this machine at the same time, each on cores "
+        "of its own; they share its caches and its memory bandwidth",
+        "measure what matters alone, with at_once=1",
+    )
+
+
 def drift(variant: str, share: float) -> Caveat:
     """Absolute times moved during the run."""
     return Caveat(

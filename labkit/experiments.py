@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from labkit.claims import missing_here
+from labkit.clients import call_on, stop_if_unwanted
 from labkit.machines import machine
 from labkit.parameters import parse_all
 from labkit.recorder import Settings
@@ -117,6 +121,7 @@ class Experiment:
         memory: bool = False,
         deadline_s: float = 60.0,
         trace: bool = True,
+        at_once: int = 1,
         **given: Any,
     ) -> Run:
         """A `Run` that is ready to start; for callers that do not want to block.
@@ -129,6 +134,8 @@ class Experiment:
             memory: also measure peak memory.
             deadline_s: seconds.
             trace: whether to look at the operators for `Comparison.explain`.
+            at_once: how many runs that say so may be measured on this machine at the same time,
+                on cores of their own; never more than there are cores for. 1: alone.
             prediction: the speed-up of the last variant that somebody expects.
             **given: parameters.
         """
@@ -141,6 +148,7 @@ class Experiment:
             memory=memory,
             deadline_s=deadline_s,
             trace=trace,
+            at_once=at_once,
             threads=threads if isinstance(threads, int) else None,
             device=device if isinstance(device, str) else None,
         )
@@ -171,26 +179,47 @@ class Experiment:
     ) -> Sweep:
         """Measure over a grid of parameters.
 
+        Each point is measured whole on one machine, and says on which. On one machine points are
+        measured one after the other, however many workers a client has there: ``at_once=2`` lets
+        two of them share it, on half of the cores each, with a caveat that says so.
+
+        A point whose worker is lost is measured again. Where it ends its worker time after time
+        it is given up with the reason, and so is what a lost scheduler leaves over; all other
+        points are kept. An interrupt cancels what is under way.
+
         Args:
-            client: a ``dask.distributed.Client`` to spread the points over machines; each
-                point is measured whole on one machine.
-            on_point: called with each point when it is there.
+            client: a ``dask.distributed.Client`` to spread the points over its workers; the
+                machines need labkit, and each worker measures one point at a time. A script that
+                starts a ``LocalCluster`` needs ``if __name__ == "__main__":``. A
+                ``pyspark.sql.SparkSession`` works too; it gives all points at the end.
+            on_point: called with each point when it is there, in the order of arrival.
             **given: a list (or other sequence) of values for each parameter to sweep over, a
                 single value for the others, and settings of `prepare`.
 
         Returns:
-            A `Sweep`; a point that raises is kept with its reason.
+            A `Sweep` in the order of the grid; a point that raises is kept with its reason.
 
         Raises:
             TypeError, ValueError: bad input, before anything is measured.
         """
         swept, grid, fixed = self.plan_sweep(**given)
-        points = []
-        for result in _measure_points(self, grid, fixed, client):
-            points.append(result)
-            if on_point is not None:
-                on_point(result)
-        return Sweep(swept, tuple(points), title=self.name)
+        self._check_settings({k: v for k, v in fixed.items() if k not in self.parameters})
+        points: dict[int, SweepPoint] = {}
+        measure = functools.partial(_measure_point, self, fixed)
+        with contextlib.closing(call_on(client, measure, grid)) as outcomes:
+            for found in outcomes:
+                point = SweepPoint(grid[found.index], found.value, found.error, found.machine_id)
+                points[found.index] = point
+                if on_point is not None:
+                    on_point(point)
+        return Sweep(swept, tuple(points[i] for i in range(len(grid))), title=self.name)
+
+    def _check_settings(self, given: Mapping[str, Any]) -> None:
+        """Refuse what `prepare` would, once and not at every point."""
+        known = {p.name for p in signature(self.prepare).parameters.values()} - {"given"}
+        self.check(**{name: value for name, value in given.items() if name not in known})
+        others = ("agree", "prediction")
+        Settings(**{name: v for name, v in given.items() if name in known and name not in others})
 
     def plan_sweep(
         self, **given: Any
@@ -287,29 +316,8 @@ class Experiment:
         return f"Experiment({self.name}: {', '.join(self.parameters)})"
 
 
-def measure_point(
-    experiment: Experiment, parameters: Mapping[str, Any], settings: Mapping[str, Any]
-) -> SweepPoint:
-    """One point of a sweep: its comparison, or the reason why there is none."""
-    try:
-        comparison = experiment.run(**{**settings, **parameters})
-    except Exception as error:
-        return SweepPoint(parameters, None, f"{type(error).__name__}: {error}")
-    return SweepPoint(parameters, comparison)
-
-
-def _measure_points(
-    experiment: Experiment,
-    grid: list[dict[str, Any]],
-    settings: Mapping[str, Any],
-    client: Any,
-) -> Any:
-    if client is None:
-        for parameters in grid:
-            yield measure_point(experiment, parameters, settings)
-        return
-    # Points are pure functions of their parameters: a lost worker's point is measured again.
-    futures = client.map(
-        lambda parameters: measure_point(experiment, parameters, settings), grid, pure=False
-    )
-    yield from client.gather(futures)
+def _measure_point(
+    experiment: Experiment, settings: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> Comparison:
+    """One point of a sweep, wherever it is measured."""
+    return experiment.run(on_change=lambda _: stop_if_unwanted(), **{**settings, **parameters})

@@ -23,6 +23,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from labkit import cgroups, processors
 from labkit.cgroups import ROOT, Load, Throttling, load, throttling, usable_cores
+from labkit.optional import is_there
 from labkit.processors import FEATURES
 from labkit.units import format_bytes
 
@@ -193,6 +194,8 @@ class Machine:
                 "This needs a C++ compiler, and none is found here: torch.compile cannot make "
                 "code for the processor. On Debian and Ubuntu: apt-get install g++ python3-dev."
             )
+        if need == "spark":
+            return _missing_of_spark()
         if need in _DEVICES:
             kinds = {a.kind for a in self.accelerators or ()}
             if need in kinds or (need == "gpu" and kinds):
@@ -208,7 +211,7 @@ class Machine:
                 "processor, where other limits hold."
             )
         if need not in FEATURES:
-            allowed = ", ".join([*FEATURES, *_DEVICES, "compiler"])
+            allowed = ", ".join([*FEATURES, *_DEVICES, "compiler", "spark"])
             raise ValueError(f"needs={need!r} is not known; say one of {allowed}, 2 cores, 4 GiB")
         if need in self.isa:
             return None
@@ -346,6 +349,15 @@ def _static(root: Path) -> Mapping[str, Any]:
         or bool(re.search("docker|kubepods|lxc|containerd", groups)),
         "compiler": _compiler(),
     }
+
+
+def _missing_of_spark() -> str | None:
+    if not is_there("pyspark"):
+        return "This needs pyspark, which is not installed here: pip install 'labkit[spark]'."
+    java = os.environ.get("JAVA_HOME", "")
+    if shutil.which("java") or (java and shutil.which("java", path=f"{java}/bin")):
+        return None
+    return "This needs Java for Spark, and none is found here: install Java 17 or newer."
 
 
 def _compiler() -> str | None:

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 # Which extra of labkit brings a package.
 EXTRAS = {
     "constriction": "prune",
+    "dask": "cluster",
+    "distributed": "cluster",
     "onnx": "quantize",
     "onnxruntime": "quantize",
     "onnxscript": "quantize",
+    "pyspark": "spark",
     "torch_pruning": "prune",
     "torchao": "quantize",
 }

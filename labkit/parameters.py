@@ -23,6 +23,7 @@ RESERVED = frozenset(
         "trace",
         "prediction",
         "client",
+        "at_once",
         "on_change",
     }
 )

@@ -43,6 +43,7 @@ class Settings:
     device: str | None = None
     threads: int | None = None
     deadline_s: float = 60.0
+    at_once: int = 1
 
     def __post_init__(self) -> None:
         for word, allowed, holds in (
@@ -62,6 +63,11 @@ class Settings:
                 "threads",
                 "a whole number of at least 1, or None",
                 self.threads is None or (type(self.threads) is int and self.threads >= 1),
+            ),
+            (
+                "at_once",
+                "a whole number of at least 1",
+                type(self.at_once) is int and self.at_once >= 1,
             ),
         ):
             if not holds:
@@ -242,6 +248,8 @@ class Recorder:
 
     def _time_caveats(self, found: Comparison) -> list[caveats.Caveat]:
         result = []
+        if self.settings.at_once > 1:
+            result.append(caveats.side_by_side(self.settings.at_once))
         for name, trial in found.trials.items():
             share = trial.collector_s / trial.median_s
             if share > 0.01:

@@ -30,11 +30,13 @@ class SweepPoint:
         parameters: the values that were swept over, at this point.
         comparison: what was measured there; None if that raised.
         error: why there is no comparison.
+        machine_id: on which machine, see `labkit.clients.machine_id`; empty if nobody noted it.
     """
 
     parameters: Mapping[str, Any]
     comparison: Comparison | None
     error: str = ""
+    machine_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,31 @@ class Sweep:
         return tuple(dict.fromkeys(n for c in self.comparisons for n in c.names))
 
     @property
+    def machines(self) -> dict[str, str]:
+        """The machines that measured something: a line about each, by its `machine_id`."""
+        return {
+            p.machine_id: p.comparison.machine.line() if p.comparison.machine else ""
+            for p in self.points
+            if p.comparison is not None
+        }
+
+    @property
     def slices(self) -> list[tuple[str, Sweep]]:
         """One sweep over the first parameter for each combination of the others.
 
-        Each comes with a label such as "threads=4", empty if there is only one parameter.
+        Where several machines measured, one for each of them: results of different machines are
+        not compared. Each comes with a label such as "threads=4" or "threads=4, on 1f0c5a2e",
+        empty if there is nothing to tell apart.
         """
         axis, *others = self.swept
         parts: dict[str, list[SweepPoint]] = {}
+        several = len(self.machines) > 1
         for point in self.points:
-            label = ", ".join(f"{name}={point.parameters[name]}" for name in others)
-            parts.setdefault(label, []).append(point)
+            if several and point.comparison is None:
+                continue
+            labels = [f"{name}={point.parameters[name]}" for name in others]
+            labels += [f"on {point.machine_id or 'an unknown machine'}"] if several else []
+            parts.setdefault(", ".join(labels), []).append(point)
         return [(label, Sweep((axis,), tuple(p), self.title)) for label, p in parts.items()]
 
     def series(self, name: str) -> list[tuple[Any, Comparison]]:
@@ -96,8 +113,11 @@ class Sweep:
         "inconclusive" are on no side; the line between the two goes through them.
 
         Returns:
-            A value of the first swept parameter; None if there is no change of side.
+            A value of the first swept parameter; None if there is no change of side, or if
+            several machines measured: then each of the `slices` has its own.
         """
+        if len(self.machines) > 1:
+            return None
         seen = sorted(
             (float(value), ratio.speedup, ratio.verdict in ("faster", "slower"))
             for value, comparison in self.series(name)
@@ -132,10 +152,14 @@ class Sweep:
         return result
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a point and variant: the swept parameters, then as `Comparison.to_frame`."""
+        """One row a point and variant: the swept parameters, then as `Comparison.to_frame`.
+
+        Where several machines measured, their identity follows the parameters as "machine".
+        """
         import pandas as pd
 
         frames = []
+        several = len(self.machines) > 1
         for point in self.points:
             if point.comparison is None:
                 frame = pd.DataFrame([{"failure": point.error}])
@@ -143,14 +167,19 @@ class Sweep:
                 frame = point.comparison.to_frame()
             for i, name in enumerate(self.swept):
                 frame.insert(i, name, point.parameters[name])
+            if several:
+                frame.insert(len(self.swept), "machine", point.machine_id)
             frames.append(frame)
         return pd.concat(frames, ignore_index=True)
 
     def sample_rows(self) -> list[list[Any]]:
         """All raw samples: the swept parameters, then as `Comparison.sample_rows`."""
-        rows: list[list[Any]] = [[*self.swept, "variant", "round", "time_s"]]
+        several = len(self.machines) > 1
+        head = [*self.swept, *["machine"] * several, "variant", "round", "time_s"]
+        rows: list[list[Any]] = [head]
         for point in self.points:
             values = [point.parameters[name] for name in self.swept]
+            values += [point.machine_id] * several
             if point.comparison is not None:
                 rows += [[*values, *row] for row in point.comparison.sample_rows()[1:]]
         return rows
@@ -174,6 +203,7 @@ class Sweep:
                         "parameters": dict(p.parameters),
                         "comparison": p.comparison.to_dict() if p.comparison else None,
                         "error": p.error,
+                        "machine_id": p.machine_id,
                     }
                     for p in self.points
                 ],
@@ -195,6 +225,7 @@ class Sweep:
                 p["parameters"],
                 Comparison.from_dict(p["comparison"]) if p["comparison"] else None,
                 p["error"],
+                p.get("machine_id", ""),
             )
             for p in data["points"]
         )

@@ -114,10 +114,13 @@ def as_html(comparison: Comparison) -> str:
 
 
 def _sweep_rows(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
-    head = [*sweep.swept, "variant", "time", "speed-up", "interval", "verdict"]
+    several = len(sweep.machines) > 1
+    head = [*sweep.swept, *["machine"] * several]
+    head += ["variant", "time", "speed-up", "interval", "verdict"]
     rows = []
     for point in sweep.points:
         values = [str(point.parameters[name]) for name in sweep.swept]
+        values += [point.machine_id] * several
         if point.comparison is None:
             rows.append([*values, "", "", "", "", point.error])
             continue
@@ -128,7 +131,20 @@ def _sweep_rows(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
 
 def sweep_as_text(sweep: Sweep) -> str:
     """The table of all points and what it says in words."""
-    return "\n".join([text_table(*_sweep_rows(sweep)), *sweep.sentences])
+    return "\n".join([text_table(*_sweep_rows(sweep)), *_sweep_lines(sweep)])
+
+
+def _sweep_lines(sweep: Sweep) -> list[str]:
+    """What it says in words, and which machines it speaks of where there are several."""
+    lines = [f"machine {key}: {line}" for key, line in sweep.machines.items()]
+    caveats = dict.fromkeys(
+        str(c) for each in sweep.comparisons for c in each.caveats if c.kind == "side by side"
+    )
+    return [
+        *sweep.sentences,
+        *(lines if len(lines) > 1 else []),
+        *(f"caveat: {c}" for c in caveats),
+    ]
 
 
 def sweep_table_html(sweep: Sweep) -> str:
@@ -139,7 +155,8 @@ def sweep_table_html(sweep: Sweep) -> str:
 def sweep_as_html(sweep: Sweep) -> str:
     """The table of all points and what it says in words, as HTML."""
     verdicts = "".join(f"<p><strong>{escape(s)}</strong></p>" for s in sweep.sentences)
-    inside = sweep_table_html(sweep) + verdicts
+    others = "".join(f"<p>{escape(s)}</p>" for s in _sweep_lines(sweep)[len(sweep.sentences) :])
+    inside = sweep_table_html(sweep) + verdicts + others
     return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'
 
 

@@ -13,9 +13,10 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
 
@@ -29,6 +30,9 @@ from labkit.pickling import dump_variants
 from labkit.recorder import Recorder, Settings
 from labkit.timing import Finished, Plan, Rounds, Stage
 from labkit.trials import Failure, NoiseFloor
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,10 +52,85 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
-def queue_lock() -> FileLock:
-    """The lock that timed runs of one user on one machine queue for."""
+def queue_lock(at_once: int = 1) -> FileLock | SharedLock:
+    """The lock that timed runs of one user on one machine queue for.
+
+    Args:
+        at_once: 1: alone; more: together with other runs that say so, up to this many.
+    """
     owner = os.getuid() if hasattr(os, "getuid") else "user"
-    return FileLock(Path(tempfile.gettempdir()) / f"labkit-{owner}.lock", thread_local=False)
+    path = Path(tempfile.gettempdir()) / f"labkit-{owner}.lock"
+    return SharedLock(path, at_once) if at_once > 1 else FileLock(path, thread_local=False)
+
+
+class SharedLock:
+    """A share of the lock file that a `FileLock` takes for itself, and one of a few places.
+
+    ``flock`` knows both kinds, and lets go when the process ends, however it ends.
+
+    Args:
+        path: of the lock file.
+        places: how many may have a share at the same time.
+    """
+
+    def __init__(self, path: Path, places: int) -> None:
+        self._path = path
+        self._places = places
+        self._held: list[int] = []
+
+    def acquire(self, timeout: float = 0) -> None:
+        """Take a share now.
+
+        Args:
+            timeout: 0, as nobody waits in here.
+
+        Raises:
+            Timeout: somebody is alone on the machine, or all places are taken.
+        """
+        if timeout:
+            raise ValueError(f"timeout={timeout}: ask again instead")
+        if not self._take(self._path, fcntl.LOCK_SH):
+            raise Timeout(str(self._path))
+        for number in range(self._places):
+            if self._take(self._path.with_suffix(f".{number}"), fcntl.LOCK_EX):
+                return
+        self.release()
+        raise Timeout(str(self._path))
+
+    def _take(self, path: Path, kind: int) -> bool:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BaseException as error:
+            os.close(handle)
+            if isinstance(error, BlockingIOError):
+                return False
+            raise
+        self._held.append(handle)
+        return True
+
+    def release(self) -> None:
+        """Give it back; a second time does nothing."""
+        while self._held:
+            os.close(self._held.pop())
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def share_of(settings: Settings) -> tuple[Settings, int]:
+    """How a run is measured on this machine: at once with how many others, with which threads.
+
+    Never with more than there are cores for: threads that take turns measure each other.
+    """
+    usable = machine().usable_threads
+    fit = 1 if sys.platform == "win32" else usable // (settings.threads or 1)
+    at_once = max(1, min(settings.at_once, fit))
+    return replace(settings, at_once=at_once), settings.threads or usable // at_once
 
 
 def resolution_refused(settings: Settings, floor: NoiseFloor) -> ResolutionError:
@@ -97,21 +176,20 @@ class Run:
         method: str | None = None,
     ) -> None:
         self.variants = dict(variants)
-        self.settings = settings
+        self.settings, self.threads = share_of(settings)
         self.status = Status.NEW
         self.stage = ""
         self.error: LabkitError | None = None
-        self.threads = settings.threads or machine().usable_threads
         self._agree = agree
         self._kind = kind
         self._method = method
         self._about = about
         self._dumped = dump_variants(self.variants, agree)
-        self._recorder = Recorder(self.variants, settings, about=about, threads=self.threads)
+        self._recorder = Recorder(self.variants, self.settings, about=about, threads=self.threads)
         self._jobs: list[tuple[str, tuple[str, ...]]] = []
         self._job: tuple[str, tuple[str, ...]] = ("", ())
         self._worker: Worker | None = None
-        self._lock: FileLock | None = None
+        self._lock: FileLock | SharedLock | None = None
         self._state_path = ""
         self._places: list[Place] = []
         self._measured_s = 0.0
@@ -146,10 +224,12 @@ class Run:
         names = tuple(self.variants)
         if self._kind == "time":
             # What the machine can reach is measured when the variants' memory is free again.
-            self._jobs = [("time", names), ("peaks", names)]
+            self._jobs = [("time", names)]
+            # What a machine can reach cannot be seen beside others that use it.
+            self._jobs += [("peaks", names)] if self.settings.at_once == 1 else []
         if self._kind == "memory" or self.settings.memory:
             self._jobs += [("memory", (name,)) for name in names]
-        self._lock = queue_lock()
+        self._lock = queue_lock(self.settings.at_once)
         self.status = Status.QUEUED
         self.stage = "waiting: another timed run is using this machine"
         self.poll()
