@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from labkit import statistics
 from labkit.caveats import Caveat
 from labkit.claims import Claim, check_claim
+from labkit.files import ENVELOPE, SCHEMA_VERSION, save_new, seal, unseal
 from labkit.machines import Machine
 from labkit.peaks import Peaks
 from labkit.statistics import Verdict
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from labkit.explaining import Explanation
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -420,7 +418,7 @@ class Comparison:
                 f"schema_version is {data['schema_version']}, this labkit reads up to "
                 f"{SCHEMA_VERSION}: update labkit"
             )
-        rest = {k: v for k, v in data.items() if k not in ("schema_version", "kind")}
+        rest = {k: v for k, v in data.items() if k not in ENVELOPE}
         rest["trials"] = {t["name"]: Trial.from_dict(t) for t in data["trials"]}
         rest["failures"] = {f["variant"]: Failure(**f) for f in data["failures"]}
         rest["memory"] = {n: PeakMemory.from_dict(m) for n, m in data["memory"].items()}
@@ -433,27 +431,43 @@ class Comparison:
         return cls(**rest)
 
     def to_json(self) -> str:
-        """With all raw samples."""
-        return json.dumps(self.to_dict())
+        """With all raw samples and a checksum, as `save` writes it."""
+        return seal(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> Comparison:
-        """Read what `to_json` wrote; raises as `from_dict`."""
-        return cls.from_dict(json.loads(text))
+        """Read what `to_json` wrote.
 
-    def save(self, path: str | Path) -> Path:
-        """Write the comparison with its raw samples as JSON, whole or not at all.
+        Raises:
+            ValueError: it is cut off, was changed, is of a newer version, or no comparison.
+        """
+        return cls.from_dict(unseal(text))
+
+    def save(self, path: str | Path | None = None, *, person: str | None = None) -> Path:
+        """Keep the comparison with its raw samples as JSON, written whole or not at all.
+
+        It says nothing of the host's name, of paths, or of who measured, unless that is given.
+
+        Args:
+            path: of the new file; a folder: a name that nobody else uses is made up; None: so
+                in the folder that the environment variable LABKIT_RECORDS names, or "records",
+                which is made if it is missing.
+            person: who measured; None: what the environment variable LABKIT_NAME says, if it
+                is set.
+
+        Returns:
+            Where it is; `labkit.history` reads a folder.
 
         Raises:
             FileExistsError: results are never overwritten.
+            FileNotFoundError: there is no such folder.
+            OSError: the disk is full or the folder must not be written to; nothing is left.
         """
-        from labkit.records import write_new
-
-        return write_new(Path(path), self.to_json())
+        return save_new(self.to_dict(), path, person=person)
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:
-        """Read a comparison that `save` wrote."""
+        """Read a comparison that `save` wrote; raises as `from_json`, and OSError."""
         return cls.from_json(Path(path).read_text(encoding="utf-8"))
 
     def __repr__(self) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.results import SCHEMA_VERSION, Comparison
+from labkit.files import SCHEMA_VERSION, save_new, seal, unseal
+from labkit.results import Comparison
 from labkit.statistics import Verdict
 from labkit.units import format_ratio
 
@@ -190,34 +190,36 @@ class Sweep:
 
         return plots.sweep_figure(self)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "sweep",
+            "swept": list(self.swept),
+            "title": self.title,
+            "points": [
+                {
+                    "parameters": dict(p.parameters),
+                    "comparison": p.comparison.to_dict() if p.comparison else None,
+                    "error": p.error,
+                    "machine_id": p.machine_id,
+                }
+                for p in self.points
+            ],
+        }
+
     def to_json(self) -> str:
-        """With all raw samples."""
-        return json.dumps(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "kind": "sweep",
-                "swept": list(self.swept),
-                "title": self.title,
-                "points": [
-                    {
-                        "parameters": dict(p.parameters),
-                        "comparison": p.comparison.to_dict() if p.comparison else None,
-                        "error": p.error,
-                        "machine_id": p.machine_id,
-                    }
-                    for p in self.points
-                ],
-            }
-        )
+        """With all raw samples and a checksum, as `save` writes it."""
+        return seal(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> Sweep:
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: if it is not a sweep.
+            ValueError: it is cut off, was changed, is of a newer version, or no sweep.
         """
-        data = json.loads(text)
+        data = unseal(text)
         if data.get("kind") != "sweep":
             raise ValueError(f"kind is {data.get('kind')!r}: not a sweep saved by labkit")
         points = tuple(
@@ -231,19 +233,16 @@ class Sweep:
         )
         return cls(tuple(data["swept"]), points, data["title"])
 
-    def save(self, path: str | Path) -> Path:
-        """Write the sweep with all raw samples as JSON, whole or not at all.
+    def save(self, path: str | Path | None = None, *, person: str | None = None) -> Path:
+        """Keep the sweep with all raw samples as JSON, written whole or not at all.
 
-        Raises:
-            FileExistsError: results are never overwritten.
+        Args and errors as of `labkit.Comparison.save`.
         """
-        from labkit.records import write_new
-
-        return write_new(Path(path), self.to_json())
+        return save_new(self.to_dict(), path, person=person)
 
     @classmethod
     def load(cls, path: str | Path) -> Sweep:
-        """Read a sweep that `save` wrote."""
+        """Read a sweep that `save` wrote; raises as `from_json`, and OSError."""
         return cls.from_json(Path(path).read_text(encoding="utf-8"))
 
     def __repr__(self) -> str:
