@@ -53,7 +53,7 @@ def save_new(
     """
     if path is None:
         path = records_folder()
-        with contextlib.suppress(FileExistsError, FileNotFoundError):
+        with contextlib.suppress(OSError):  # writing will say what is wrong
             path.mkdir()
         target = path / new_name(data.get("title", ""))
     else:

@@ -21,6 +21,7 @@ import ipywidgets as widgets
 
 from labkit import tables
 from labkit.controls import allowed, make_control, show_value
+from labkit.files import records_folder
 from labkit.machines import machine
 from labkit.sessions import Session
 from labkit.ticks import Ticker
@@ -202,12 +203,29 @@ class Panel:
             raise RuntimeError("nothing was started: call start() first")
         return self._session.comparison
 
-    def save(self, path: str | Path) -> Path:
+    def keep(self, *, on: bool = True, person: str | None = None) -> None:
+        """Keep a record of each run or sweep when it has ended.
+
+        It goes to the folder that the environment variable LABKIT_RECORDS names, or to "records";
+        `labkit.history` reads it. A panel does so from the start where LABKIT_RECORDS is set.
+
+        Args:
+            on: False: keep no more.
+            person: who measures; None: what LABKIT_NAME says, if it is set.
+        """
+        self._session.keep, self._session.person = on, person
+        self._keep.value, self._person.value = on, person or ""
+        self._show()
+
+    def save(self, path: str | Path | None = None) -> Path:
         """Write what is shown, with all raw samples, as JSON.
+
+        Args:
+            path: as in `labkit.Comparison.save`.
 
         Raises:
             LabkitError: there is nothing yet.
-            FileExistsError: results are never overwritten.
+            OSError: as `labkit.Comparison.save`.
         """
         return self._session.save(path)
 
@@ -269,6 +287,10 @@ class Panel:
 
         self._handle(change)
 
+    def _on_keep(self, _: object = None) -> None:
+        name = self._person.value.strip() or None
+        self._handle(partial(self.keep, on=self._keep.value, person=name))
+
     def _build(self) -> None:
         session, experiment = self._session, self._session.experiment
         about = (experiment.__doc__ or "").strip().partition("\n\n")[0]
@@ -312,6 +334,22 @@ class Panel:
         self._verdict, self._table, self._notes = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._why = widgets.HTML()
         self._downloads = widgets.HTML()
+        self._keep = widgets.Checkbox(
+            value=session.keep,
+            description="keep a record",
+            tooltip=f"Write each run or sweep to a file in {records_folder()} when it has ended",
+            indent=False,
+            layout=widgets.Layout(width="150px"),
+        )
+        self._person = widgets.Text(
+            description="name (optional)",
+            tooltip="Stands in the record; leave it empty to stay unnamed",
+            style={"description_width": "initial"},
+            layout=widgets.Layout(width="260px"),
+        )
+        self._keep.observe(self._on_keep, "value")
+        self._person.observe(self._on_keep, "value")
+        self._kept = widgets.HTML()
         sweep_controls = [self._sweep_button, self._sweep_over] if swept else []
         ask = [self._question, self._prediction] if session.predict_first else []
         self.widget = widgets.VBox(
@@ -323,8 +361,10 @@ class Panel:
                     [self._run_button, self._stop_button, *sweep_controls],
                     layout=widgets.Layout(**_ROW),
                 ),
+                widgets.HBox([self._keep, self._person], layout=widgets.Layout(**_ROW)),
                 widgets.HBox([self._progress, self._stage], layout=widgets.Layout(**_ROW)),
                 self._message,
+                self._kept,
                 widgets.HBox(self._pictures, layout=widgets.Layout(**_ROW)),
                 self._verdict,
                 self._table,
@@ -354,6 +394,12 @@ class Panel:
         self._stage.value = f'<p role="status">{escape(self._state_text())}</p>'
         error = f'<p role="alert" class="labkit-error">{escape(session.error)}</p>'
         self._message.value = error if session.error else ""
+        self._kept.value = (
+            f'<p role="alert" class="labkit-error">{escape(session.not_kept)}</p>'
+            if session.not_kept
+            else f'<p role="status">{escape(session.kept)}</p>' * bool(session.kept)
+        )
+        self._person.layout.display = None if session.keep else "none"
         names = session.experiment.known_names
         last, first = (
             (f"<b>{escape(n)}</b>" for n in (names[-1], names[0]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -72,6 +73,11 @@ class Session:
         self.prediction: float | None = None
         self.predict_first = predict
         self.error = ""
+        # Whether a file is kept of each run or sweep, of whom (None: LABKIT_NAME), and what came
+        # of it.
+        self.keep = bool(os.environ.get("LABKIT_RECORDS", "").strip())
+        self.person: str | None = None
+        self.kept, self.not_kept = "", ""
         # Whether the last run or sweep was ended before its end.
         self.stopped = False
         self._lock = threading.RLock()
@@ -268,17 +274,20 @@ class Session:
         # The point under way may have ended by itself at this moment; the sweep has not.
         self.stopped = left or run.status is Status.STOPPED
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path | None = None) -> Path:
         """Write what is shown, with all raw samples, as JSON.
+
+        Args:
+            path: as in `labkit.Comparison.save`.
 
         Raises:
             LabkitError: there is nothing yet.
-            FileExistsError: results are never overwritten.
+            OSError: as `labkit.Comparison.save`.
         """
         result = self.sweep_result or self.comparison
         if result is None:
             raise LabkitError("there is no result to save yet: run first")
-        return result.save(path)
+        return result.save(path, person=self.person)
 
     def _check_ready(self) -> None:
         if self.running:
@@ -290,7 +299,7 @@ class Session:
             )
 
     def _begin(self, swept: tuple[str, ...], todo: list[dict[str, Any]]) -> None:
-        self.error, self.stopped = "", False
+        self.error, self.stopped, self.kept, self.not_kept = "", False, "", ""
         self._swept, self._todo, self._points, self._total = swept, todo, [], len(todo)
         try:
             self._next()
@@ -322,6 +331,22 @@ class Session:
             self._keep(found.parameters, None if error else found, error)
         self._last = found
         self._next()
+        if self._run is None and self.keep:
+            self._record()
+
+    def _record(self) -> None:
+        """Keep what was measured; whatever goes wrong with that, the result stays."""
+        result = self.sweep_result if self._swept else self._last
+        measured = result.comparisons if isinstance(result, Sweep) else [result]
+        if result is None or not any(c.trials and c.rounds for c in measured if c is not None):
+            return
+        try:
+            path = result.save(person=self.person)
+        except Exception as why:
+            reason = getattr(why, "strerror", None) or f"{type(why).__name__}: {why}"
+            self.not_kept = f"No record was kept: {reason}. The result is still here, below."
+        else:
+            self.kept = f"Kept as {path.name} in {path.parent}"
 
     def _keep(self, values: Any, comparison: Comparison | None, error: str = "") -> None:
         at = {name: values[name] for name in self._swept}

@@ -381,6 +381,83 @@ def test_moved_controls_are_told_from_the_result_that_is_shown():
     assert "the controls have moved" in texts(panel)
 
 
+@pytest.fixture
+def records(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RECORDS", str(tmp_path / "class"))
+    monkeypatch.delenv("LABKIT_NAME", raising=False)
+    return tmp_path / "class"
+
+
+def test_nothing_is_kept_unless_asked_for(tmp_path, monkeypatch):
+    monkeypatch.delenv("LABKIT_RECORDS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    panel = loops.panel(budget_s=1, predict=False)
+    assert control(panel, "keep a record").value is False
+    panel.start()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_switch_keeps_each_run_and_says_where(tmp_path, monkeypatch):
+    monkeypatch.delenv("LABKIT_RECORDS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    panel = loops.panel(budget_s=1, predict=False)
+    switch, name = control(panel, "keep a record"), control(panel, "name (optional)")
+    assert name.layout.display == "none"
+    switch.value = True
+    assert name.layout.display is None
+    name.value = "Ada"
+    button(panel, "Run").click()
+    button(panel, "Run").click()
+    kept = lab.history(tmp_path / "records")
+    assert kept["file"].nunique() == 2
+    assert set(kept["person"]) == {"Ada"}
+    assert set(kept["experiment"]) == {"loops"}
+    assert re.search(r"Kept as \S+-loops.json in records", texts(panel))
+    switch.value = False
+    button(panel, "Run").click()
+    assert lab.history(tmp_path / "records")["file"].nunique() == 2
+    assert "Kept as" not in texts(panel)
+
+
+def test_where_LABKIT_RECORDS_is_set_the_switch_is_on(records):  # noqa: N802
+    panel = loops.panel(budget_s=1, predict=False)
+    panel.predict(0.25)
+    assert control(panel, "keep a record").value is True
+    panel.start()
+    frame = lab.history(records)
+    assert list(frame["person"]) == ["", ""]
+    assert list(frame["prediction"].dropna()) == [0.25]
+
+
+def test_a_sweep_is_kept_as_one_record_when_it_has_ended(records):
+    panel = loops.panel(budget_s=0.5, predict=False)
+    panel.sweep(steps=[1000, 3000])
+    frame = lab.history(records)
+    assert frame["file"].nunique() == 1
+    assert list(frame["parameter_steps"]) == [1000, 1000, 3000, 3000]
+
+
+def test_a_run_that_measured_nothing_is_not_kept(records):
+    panel = broken.panel(fail="making", predict=False)
+    button(panel, "Run").click()
+    assert "no such model" in texts(panel)
+    assert not records.exists()
+
+
+def test_a_record_that_cannot_be_kept_is_said_and_the_result_stays(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LABKIT_RECORDS", str(tmp_path / "file" / "class"))
+    panel = loops.panel(budget_s=1, predict=False)
+    panel.start()
+    assert panel.status == "done"
+    assert panel.comparison["long"].rounds > 0
+    assert "No record was kept: there is no folder" in texts(panel)
+    assert "Download everything" in texts(panel)
+    panel.keep(on=False)
+    panel.start()
+    assert "No record was kept" not in texts(panel)
+
+
 def test_where_widgets_do_not_run_there_is_text():
     panel = loops.panel(repeat=2)
     bundle = panel._repr_mimebundle_()
