@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import prune as torch_prune
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -77,8 +78,15 @@ def count(model: nn.Module, example_inputs: Inputs) -> Counts:
     Counts(parameters=50, nonzero=50, flops=100)
     """
     check_inputs(example_inputs)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(*example_inputs)
+    # Fused kernels of attention, and of whole blocks, are not known to the counter on every device.
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            model(*example_inputs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     parameters = list(model.parameters())
     return Counts(
         sum(p.numel() for p in parameters),

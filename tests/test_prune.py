@@ -215,4 +215,14 @@ def test_counts_are_those_of_the_formulas():
     found = prune.count(nn.Conv2d(3, 8, 3, padding=1, bias=False), (torch.ones(2, 3, 10, 10),))
     assert found.parameters == 3 * 8 * 9
     assert found.flops == 2 * 2 * 100 * 3 * 8 * 9
-    assert prune.count(prune.magnitude(nn.Linear(10, 10, bias=False), 0.75), (X[0, 0, :, :10],))
+    sparse = prune.magnitude(nn.Linear(10, 10, bias=False), 0.75)
+    assert prune.count(sparse, (torch.ones(1, 10),)) == prune.Counts(100, 25, 200)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_attention_is_counted_whatever_kernel_would_do_it(training):
+    block = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, dropout=0.0).train(training)
+    products = 4 * 32 * 32 + 2 * 32 * 64
+    of_heads = 2 * 16 * 16 * 32
+    assert prune.count(block, (torch.ones(1, 16, 32),)).flops == 2 * (16 * products + of_heads)
+    assert torch.backends.mha.get_fastpath_enabled()
