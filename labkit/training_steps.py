@@ -219,7 +219,17 @@ def predict(
 
     Ranks of a tensor-parallel group are neighbours in a node, those of a data-parallel group
     come next, stages of the pipeline last (as Narayanan et al. 2021 have it). The stages run
-    1F1B; the slowest has the output layer and counts for all.
+    1F1B; the slowest has the output layer and counts for all. The parts of the step:
+
+    - compute: FLOPs, with those of recomputation, over the share of the peak that is reached;
+    - tensor: 4 or 6 all-reduces a layer and micro-batch (`tensor_parallel_s`);
+    - pipeline: activations to the next stage and gradients back, for each micro-batch, of which
+      each tensor-parallel rank sends its part (Narayanan et al. 2021, section 4.1);
+    - bubble: (p - 1) / v times what one micro-batch takes (`bubble_share`);
+    - data: what is not hidden of the gradients' reduce-scatter and the all-gather, once a step;
+      ZeRO 2 reduces for every micro-batch, ZeRO 3 also gathers the weights twice for every one
+      (Rajbhandari et al. 2020, section 7);
+    - optimizer: 28 bytes for each of the rank's parameters, read or written once by Adam.
 
     Args:
         model: its shape.

@@ -108,9 +108,10 @@ def noisy(seed, slow_share=0.25):
     ]
 
 
+@pytest.mark.parametrize("slow_share", [0.25, 0.55])
 @pytest.mark.parametrize("seed", range(5))
-def test_noise_and_slow_outliers_hardly_move_a_fit(seed):
-    found = Link.fit(noisy(seed))
+def test_noise_and_slow_outliers_hardly_move_a_fit(seed, slow_share):
+    found = Link.fit(noisy(seed, slow_share))
     assert found.latency_s == pytest.approx(LINK.latency_s, rel=0.1)
     assert found.bytes_per_s == pytest.approx(LINK.bytes_per_s, rel=0.1)
 
@@ -123,32 +124,38 @@ def test_a_fit_says_what_it_leaves_unexplained():
     assert "half of the points" not in str(LINK)
 
 
-def test_one_size_that_lies_apart_does_not_take_the_line_with_it():
+@pytest.mark.parametrize("place", range(len(SIZES)))
+def test_one_size_that_was_slow_all_the_time_counts_little(place):
     points = [(n, LINK.all_reduce_s(n, 2)) for n in SIZES]
-    points[4] = (points[4][0], 20 * points[4][1])
+    points[place] = (points[place][0], 20 * points[place][1])
     found = Link.fit(points)
-    assert found.bytes_per_s == pytest.approx(LINK.bytes_per_s)
-    assert found.latency_s == pytest.approx(LINK.latency_s)
+    assert found.bytes_per_s == pytest.approx(LINK.bytes_per_s, rel=0.25)
+    assert found.latency_s == pytest.approx(LINK.latency_s, rel=0.25)
 
 
 @given(
     st.lists(st.floats(1e-6, 1), min_size=3, max_size=8),
-    st.floats(0, 1e-2),
-    st.floats(1e-12, 1e-3),
+    st.floats(0, 2),
+    st.floats(0.1, 2),
+    st.floats(0, 1e-3),
 )
-def test_no_other_line_has_smaller_relative_errors(times, start, slope):
+def test_no_other_line_has_smaller_squares_of_relative_errors(times, steeper, longer, later):
     points = [(1000.0 * 3**i, t) for i, t in enumerate(times)]
 
-    def off(a, b):
-        return sum(abs(a + b * n - t) / t for n, t in points)
+    def off(start, slope):
+        return sum(((start + slope * n) / t - 1) ** 2 for n, t in points)
 
     try:
         found = Link.fit(points, collective="send")
     except ValueError:
-        # A flat line is the best: no line that rises is better than the best flat one.
-        assert min(off(t, 0) for t in times) <= off(start, slope) * (1 + 1e-9)
+        # Then the best line that does not fall is flat.
+        flat = sum(1 / t for t in times) / sum(t**-2 for t in times)
+        best, slope = off(flat, 0), steeper * max(times) / points[-1][0]
+        assert best <= off(longer * flat + later, slope) * (1 + 1e-9)
         return
-    assert off(found.latency_s, 1 / found.bytes_per_s) <= off(start, slope) * (1 + 1e-9)
+    slope = 1 / found.bytes_per_s
+    other = off(longer * found.latency_s + later, steeper * slope)
+    assert off(found.latency_s, slope) <= other * (1 + 1e-9) + 1e-12
 
 
 @pytest.mark.parametrize(
