@@ -19,7 +19,8 @@ from labkit.machines import machine  # noqa: E402
 from labkit.optional import EXTRAS, is_there, need  # noqa: E402
 from labkit.runtimes import Compiled  # noqa: E402
 
-if missing := [package for package in EXTRAS if not is_there(package)]:
+NEEDED = [package for package, extra in EXTRAS.items() if extra == "quantize"]
+if missing := [package for package in NEEDED if not is_there(package)]:
     pytest.skip(f"needs {', '.join(missing)}", allow_module_level=True)
 
 # A worker's server starts anew for what is imported after it: so all of it is imported before.
