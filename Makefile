@@ -34,7 +34,8 @@ test: $(VENV)/.installed-test ## unit tests, doctests, notebooks (nbval), browse
 
 # These compile, export and start processes, and time nothing that must be quiet: two at once.
 SIDE_BY_SIDE := $(addprefix tests/test_,mutation.py quantize.py runtimes.py readme.py \
-	notebook_guards.py execute_notebooks.py prune.py clusters.py distill.py)
+	notebook_guards.py execute_notebooks.py slice_notebook.py recordings.py prune.py clusters.py \
+	distill.py)
 
 test-unit: $(VENV)/.installed-test ## unit tests and doctests
 	@set -x; failed=0; \
@@ -50,11 +51,11 @@ test-notebooks: $(VENV)/.installed-test ## every cell of every notebook against 
 	fi
 
 # The notebooks two at once: whether a panel works does not depend on how fast something is.
-PRESSED := tests/browser/test_notebooks.py
+PRESSED := $(addprefix tests/browser/test_,notebooks.py harness.py)
 
 test-browser: $(VENV)/.installed-test ## real JupyterLab in real Chromium
 	@set -x; failed=0; \
-	$(PY) -m pytest tests/browser --ignore=$(PRESSED) || failed=1; \
+	$(PY) -m pytest tests/browser $(addprefix --ignore=,$(PRESSED)) || failed=1; \
 	$(PY) -m pytest -n 2 --dist worksteal $(PRESSED) || failed=1; \
 	exit $$failed
 

@@ -172,7 +172,13 @@ class GuardFile(pytest.File):
 
 
 def pytest_addoption(parser):
-    parser.getgroup("nbval").addoption(
+    group = parser.getgroup("nbval")
+    group.addoption(
+        "--no-guards",
+        action="store_true",
+        help="for parts of a notebook: the guards are for whole ones, as people save them",
+    )
+    group.addoption(
         "--stop-at-claim",
         action="store_true",
         help="end the session as soon as a claim differs from the saved one",
@@ -186,7 +192,8 @@ def pytest_configure(config):
 
 
 def pytest_collect_file(file_path, parent):
-    if file_path.suffix == ".ipynb" and parent.config.option.nbval:
+    option = parent.config.option
+    if file_path.suffix == ".ipynb" and option.nbval and not option.no_guards:
         return GuardFile.from_parent(parent, path=file_path)
     return None
 

@@ -3,35 +3,62 @@
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from tools.mutate_notebook import SWAP, mutate
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-MUTATE = ROOT / "tools" / "mutate_notebook.py"
 
 
-def run_mutated(notebook, folder):
-    """Swap the variants in a copy of a notebook, beside a copy's data, and run nbval on it."""
-    (folder / "notebooks").mkdir()
-    if (ROOT / "data").is_dir():
-        (folder / "data").symlink_to(ROOT / "data")
-    mutated = folder / "notebooks" / notebook.name
-    subprocess.run([sys.executable, MUTATE, notebook, mutated], check=True)
+def run_mutated(folder, notebooks, *options):
+    """Write mutated copies of notebooks beside a copy's data, and run nbval on them.
+
+    Gives for each the copy's cells, and the messages of those that failed by their numbers; and all
+    that was printed.
+    """
+    (folder / "data").symlink_to(ROOT / "data")
+    copies, report = folder / "notebooks", folder / "report.xml"
+    copies.mkdir()
+    cells = {}
+    for name, notebook in notebooks.items():
+        mutated = mutate(notebook)
+        nbformat.write(mutated, copies / f"{name}.ipynb")
+        cells[name] = mutated.cells
     command = [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml"]
     command += ["-p", "tests.notebook_guards", "-p", "no:cacheprovider", "--color=no"]
-    command += ["--nbval", "--nbval-current-env", "--stop-at-claim", mutated]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command += ["--nbval", "--nbval-current-env", "--no-guards", f"--junitxml={report}"]
+    done = subprocess.run(
+        [*command, *options, copies], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    failed = {name: {} for name in notebooks}
+    for case in ET.parse(report).iter("testcase"):  # noqa: S314 - our own file
+        name = case.get("classname").removesuffix(".ipynb").rpartition(".")[2]
+        for problem in [*case.iter("failure"), *case.iter("error")]:
+            failed[name][int(case.get("name").removeprefix("Cell "))] = problem.text
+    return {name: (cells[name], failed[name]) for name in notebooks}, done.stdout
+
+
+def is_swapped(cells, number):
+    """Whether the variants are swapped where a cell runs: each second swap takes the first back."""
+    return sum(cell.source == SWAP for cell in cells[:number]) % 2 == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_swapped_variants_change_a_claim(notebook, tmp_path):
-    result = run_mutated(notebook, tmp_path)
-    assert result.returncode != 0, f"{notebook.name} passes with its variants swapped"
-    assert "A claim changed." in result.stdout, result.stdout
+def test_a_claim_that_held_changes_when_the_variants_are_swapped(notebook, tmp_path):
+    name, read = notebook.stem, nbformat.read(notebook, as_version=4)
+    results, output = run_mutated(tmp_path, {name: read}, "--stop-at-claim")
+    cells, failed = results[name]
+    assert failed, f"{notebook.name} passes with its variants swapped:\n{output}"
+    # Nothing else may fail: a cell that was left out would be missed by the one that needs it.
+    ((number, message),) = failed.items()
+    assert "A claim changed." in message, output
+    assert is_swapped(cells, number), output
 
 
 # The tool itself, on a notebook small enough to judge by eye.
@@ -44,34 +71,63 @@ class Experiment:
 @Experiment
 def experiment(size):
     return {"slow": 2 * size, "fast": size, "other": 0}"""
-CLAIMS = {
-    "checks": """\
+USE = """\
 variants = experiment.function(size=3)
-state = "CONFIRMED" if variants["fast"] < variants["slow"] else "REFUTED"
-print(f"fast vs slow: {variants['slow'] / variants['fast']}x  {state}: faster")""",
-    "checks nothing": 'print("fast vs slow: 2.0x  CONFIRMED: faster")',
+gain = variants["slow"] / variants["fast"]
+state = "CONFIRMED" if gain > 1 else "REFUTED\""""
+CLAIMS = {
+    "checks": 'print(f"fast vs slow: {gain}x  {state}: faster")',
+    "checks nothing": 'print(f"fast vs slow: {gain}x  CONFIRMED: faster")',
+    "never held": 'print(f"fast vs slow: {gain}x  REFUTED: faster")',
+    "breaks": 'print(f"fast vs slow: {gain}x  {state}: {missing}")',
 }
 
 
 def small_notebook(claim, tags=("main-experiment",)):
     output = new_output("stream", name="stdout", text="fast vs slow: 2.0x  CONFIRMED: faster\n")
-    define = new_code_cell(DEFINE, execution_count=1, metadata={"tags": list(tags)})
-    return new_notebook(cells=[define, new_code_cell(claim, execution_count=2, outputs=[output])])
+    cells = [new_code_cell(source) for source in (DEFINE, "1 / 0", USE, claim)]
+    cells[0].metadata.tags, cells[3].outputs = list(tags), [output]
+    return new_notebook(cells=cells)
 
 
-@pytest.mark.parametrize("claim", CLAIMS)
-def test_the_mutation_is_seen_where_there_is_a_check(tmp_path, claim):
-    path = tmp_path / "small.ipynb"
-    nbformat.write(small_notebook(CLAIMS[claim]), path)
-    result = run_mutated(path, tmp_path)
-    seen = claim == "checks"
-    assert (result.returncode != 0) is seen, result.stdout
-    assert ("A claim changed." in result.stdout) is seen
+def test_the_small_notebook_is_taken_apart():
+    cells = mutate(small_notebook(CLAIMS["checks"])).cells
+    after = [USE, CLAIMS["checks"]]
+    assert [cell.source for cell in cells] == [DEFINE, *after, SWAP, *after, SWAP]
+    assert len({cell.id for cell in cells}) == len(cells)
 
 
-def test_a_notebook_without_the_tag_is_refused(tmp_path):
-    path = tmp_path / "untagged.ipynb"
-    nbformat.write(small_notebook(CLAIMS["checks"], tags=()), path)
-    command = [sys.executable, MUTATE, path, tmp_path / "mutated.ipynb"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "0 cells are tagged main-experiment; exactly one must be" in result.stderr
+@pytest.fixture(scope="module")
+def small_ones(tmp_path_factory):
+    """One run over all of them: starting pytest with nbval alone takes seconds."""
+    notebooks = {name: small_notebook(claim) for name, claim in CLAIMS.items()}
+    return run_mutated(tmp_path_factory.mktemp("small"), notebooks)
+
+
+@pytest.mark.parametrize(
+    ("name", "fails_in", "message"),
+    [
+        ("checks", [5], "A claim changed."),
+        ("checks nothing", [], ""),
+        ("never held", [2, 5], "A claim changed."),
+        ("breaks", [2, 5], "NameError"),
+    ],
+)
+def test_the_mutation_is_seen_where_there_is_a_check(small_ones, name, fails_in, message):
+    results, output = small_ones
+    cells, failed = results[name]
+    assert list(failed) == fails_in, output
+    assert all(message in text for text in failed.values())
+    assert [is_swapped(cells, number) for number in range(len(cells))] == [False] * 4 + [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("notebook", "message"),
+    [
+        (small_notebook("", tags=()), "0 cells are tagged main-experiment; exactly one must be"),
+        (small_notebook("print(1)"), "no claim depends on `experiment`"),
+    ],
+)
+def test_a_notebook_without_the_tag_or_a_claim_is_refused(notebook, message):
+    with pytest.raises(ValueError, match=message):
+        mutate(notebook)

@@ -216,11 +216,12 @@ def test_a_changed_claim_is_named(run, name):
     assert re.search(r"now: .*(REFUTED: at least 1.5x|CONFIRMED: at least 1.2x|NOT HERE)", message)
 
 
-def test_stop_at_claim(tmp_path):
-    output, results = run_nbval(tmp_path, {"refuted": EXECUTED["refuted"][0]}, "--stop-at-claim")
+def test_stop_at_claim_in_a_part_that_no_guard_would_let_pass(tmp_path):
+    part = {"never-run": BROKEN["never-run"][0], "refuted": EXECUTED["refuted"][0]}
+    output, results = run_nbval(tmp_path, part, "--no-guards", "--stop-at-claim")
     assert "a claim changed" in output.splitlines()[-2]
-    assert "Cell 0" in results["refuted"]
-    assert "Cell 1" not in results["refuted"]
+    assert list(results["never-run"]) == ["Cell 0", "Cell 1"]
+    assert list(results["refuted"]) == ["Cell 0"]
 
 
 # The sanitizer.

@@ -1,24 +1,27 @@
 """Make a copy of a notebook in which the first two variants of its main experiment are swapped.
 
-    python tools/mutate_notebook.py notebooks/01-profiling.ipynb mutated.ipynb
+    python -m tools.mutate_notebook notebooks/01-profiling.ipynb mutated.ipynb
 
-The copy measures the slow variant under the fast one's name. A notebook that still passes nbval
-then does not check what it teaches; tests/test_mutation.py sees to that.
+The copy has the cells that lead to a claim about the main experiment, then one that swaps the
+variants (the slow one is measured under the fast one's name), then the cells between experiment and
+claim again: first the claim must hold, then it must not. The same follows for the next claim, with
+the variants swapped back. A notebook whose claims all hold to the end does not check what it
+teaches; tests/test_mutation.py sees to that.
 
 The convention: one code cell is tagged `main-experiment`; it ends by defining `experiment`, the
-object that @lab.experiment made, and runs nothing. The copy gets one more cell after it, which
-wraps `experiment.function`.
+object that @lab.experiment made, and runs nothing.
 """
 
 import argparse
-import copy
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell
+
+from tools.slice_notebook import dependent, needed, sources_of, with_cells
 
 TAG = "main-experiment"
+UNCHECKED = {"nbval-ignore-output", "nbval-skip"}
 SWAP = """\
 import functools
 
@@ -38,23 +41,35 @@ del swapped"""
 
 
 def mutate(notebook: NotebookNode) -> NotebookNode:
-    """Give a copy whose main experiment has its first two variants swapped.
+    """Give a copy with the claims about the main experiment, as it is and with variants swapped.
 
     Raises:
-        ValueError: not exactly one code cell is tagged main-experiment.
+        ValueError: not exactly one code cell is tagged main-experiment, or no claim is about it.
     """
-    mutated = copy.deepcopy(notebook)
-    tagged = [
-        number for number, cell in enumerate(mutated.cells) if TAG in cell.metadata.get("tags", [])
-    ]
+    cells, sources = notebook.cells, sources_of(notebook)
+    tagged = [number for number, cell in enumerate(cells) if TAG in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise ValueError(f"{len(tagged)} cells are tagged {TAG}; exactly one must be")
-    mutated.cells.insert(tagged[0] + 1, new_code_cell(SWAP))
-    # The guards want the counts of a clean run.
-    run = [cell for cell in mutated.cells if cell.cell_type == "code" and cell.source.strip()]
-    for count, cell in enumerate(run, start=1):
-        cell.execution_count = count
-    return mutated
+    (main,) = tagged
+    claims = [n for n in dependent(sources, main, "experiment") if is_decided(cells[n])]
+    if not claims:
+        raise ValueError(f"no claim depends on `experiment`, which the cell tagged {TAG} defines")
+    path = needed(sources, [main, *claims])
+    parts = [part for part in path.items() if part[0] <= main]
+    for claim in claims:
+        after = [part for part in needed(sources, [main, claim]).items() if part[0] > main]
+        parts += [*after, (None, SWAP), *after, (None, SWAP)]
+    return with_cells(notebook, parts)
+
+
+def is_decided(cell: NotebookNode) -> bool:
+    """Whether a cell has printed a claim that held or did not, and nbval compares it."""
+    text = "".join(
+        output.get("text", "") + output.get("data", {}).get("text/plain", "")
+        for output in cell.outputs
+    )
+    decided = "CONFIRMED: " in text or "REFUTED: " in text
+    return decided and UNCHECKED.isdisjoint(cell.metadata.get("tags", []))
 
 
 def main() -> None:
