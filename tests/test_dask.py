@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import logging
 import os
@@ -15,6 +16,7 @@ import warnings
 import psutil
 import pytest
 from filelock import Timeout
+from jupyter_client.manager import start_new_kernel
 
 import labkit as lab
 from labkit import clients
@@ -387,6 +389,53 @@ def test_what_is_no_client_of_processes_is_refused(fresh_client):
         pytest.raises(ValueError, match="processes=True"),
     ):
         loops.sweep(steps=[1000], client=threads)
+
+
+# In a notebook
+
+CELL = """
+import logging, os, psutil
+import labkit as lab
+from distributed import Client, LocalCluster
+
+cluster = LocalCluster(
+    n_workers=2,
+    threads_per_worker=1,
+    dashboard_address="127.0.0.1:0",
+    silence_logs=logging.CRITICAL,
+)
+client = Client(cluster)
+factor = 3
+
+@lab.experiment(steps=[1000, 2000])
+def loops(steps):
+    return {"a": lambda: sum(range(steps)), "b": lambda: sum(range(factor * steps))}
+
+sweep = loops.sweep(steps=[1000, 2000], budget_s=1, client=client)
+print([c["b"].verdict.value for c in sweep.comparisons])
+print([p.pid for p in psutil.Process().children(recursive=True)])
+"""
+
+
+def test_functions_of_a_cell_work_and_nothing_outlives_the_kernel():
+    manager, front = start_new_kernel(kernel_name="python3")
+    said = []
+    try:
+        front.execute_interactive(
+            CELL,
+            timeout=60,
+            output_hook=lambda m: said.append(m["content"].get("text", str(m["content"]))),
+        )
+        texts = "".join(text for text in said if text.startswith("["))
+        verdicts, pids = (ast.literal_eval(line) for line in texts.splitlines())
+        assert verdicts == ["slower", "slower"], said
+        below = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+        # The scheduler's helper, two workers, and what each measures with.
+        assert len(below) >= 4
+    finally:
+        front.stop_channels()
+        manager.shutdown_kernel(now=True)
+    wait_until(lambda: not any(alive(process) for process in below))
 
 
 # Several machines
