@@ -32,7 +32,8 @@ test: $(VENV)/.installed-test ## unit tests, doctests, notebooks (nbval), browse
 	if [ -n "$$failed" ]; then echo "make test: FAILED:$$failed"; exit 1; fi; \
 	echo "make test: passed"
 
-# These compile, export and start processes, and time nothing that must be quiet: two at once.
+# These compile, export and start processes, and time nothing that must be quiet: two at once, the
+# longest first.
 SIDE_BY_SIDE := $(addprefix tests/test_,mutation.py quantize.py runtimes.py readme.py \
 	notebook_guards.py execute_notebooks.py slice_notebook.py recordings.py prune.py clusters.py \
 	distill.py)
@@ -40,7 +41,7 @@ SIDE_BY_SIDE := $(addprefix tests/test_,mutation.py quantize.py runtimes.py read
 test-unit: $(VENV)/.installed-test ## unit tests and doctests
 	@set -x; failed=0; \
 	$(PY) -m pytest --ignore=tests/browser $(addprefix --ignore=,$(SIDE_BY_SIDE)) || failed=1; \
-	$(PY) -m pytest -n 2 --dist loadfile $(SIDE_BY_SIDE) || failed=1; \
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(SIDE_BY_SIDE) || failed=1; \
 	exit $$failed
 
 test-notebooks: $(VENV)/.installed-test ## every cell of every notebook against its saved output
