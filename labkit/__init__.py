@@ -34,6 +34,9 @@ _HOMES = {
     "check": "claims",
     "Panel": "panel",
     "history": "records",
+    "compare_records": "regressions",
+    "compare_functions": "regressions",
+    "compare_revisions": "revisions",
     "recorded": "recordings",
     "Machine": "machines",
     "machine": "machines",
@@ -101,8 +104,11 @@ if TYPE_CHECKING:
     from labkit.peaks import measure_peaks as measure_peaks
     from labkit.recordings import recorded as recorded
     from labkit.records import history as history
+    from labkit.regressions import compare_functions as compare_functions
+    from labkit.regressions import compare_records as compare_records
     from labkit.results import Comparison as Comparison
     from labkit.results import Ratio as Ratio
+    from labkit.revisions import compare_revisions as compare_revisions
     from labkit.statistics import Verdict as Verdict
     from labkit.sweeps import Sweep as Sweep
     from labkit.trials import Failure as Failure
