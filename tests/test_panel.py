@@ -22,6 +22,13 @@ from labkit.parameters import parse
 from labkit.sessions import score, sweep_values
 
 
+@pytest.fixture(autouse=True)
+def _keeps_nothing(monkeypatch):
+    """Whatever the environment of whoever runs the tests says."""
+    monkeypatch.delenv("LABKIT_RECORDS", raising=False)
+    monkeypatch.delenv("LABKIT_NAME", raising=False)
+
+
 @lab.experiment(steps=[1000, 3000], repeat=(1, 5), share=(0.0, 1.0), backwards=False, note="x")
 def loops(steps, repeat, share, backwards, note):
     """A short loop and a longer one.
@@ -384,12 +391,10 @@ def test_moved_controls_are_told_from_the_result_that_is_shown():
 @pytest.fixture
 def records(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_RECORDS", str(tmp_path / "class"))
-    monkeypatch.delenv("LABKIT_NAME", raising=False)
     return tmp_path / "class"
 
 
 def test_nothing_is_kept_unless_asked_for(tmp_path, monkeypatch):
-    monkeypatch.delenv("LABKIT_RECORDS", raising=False)
     monkeypatch.chdir(tmp_path)
     panel = loops.panel(budget_s=1, predict=False)
     assert control(panel, "keep a record").value is False
@@ -398,7 +403,6 @@ def test_nothing_is_kept_unless_asked_for(tmp_path, monkeypatch):
 
 
 def test_the_switch_keeps_each_run_and_says_where(tmp_path, monkeypatch):
-    monkeypatch.delenv("LABKIT_RECORDS", raising=False)
     monkeypatch.chdir(tmp_path)
     panel = loops.panel(budget_s=1, predict=False)
     switch, name = control(panel, "keep a record"), control(panel, "name (optional)")

@@ -134,6 +134,24 @@ def test_forty_writers_at_once_lose_nothing_and_overwrite_nothing(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def _write_for_ever(folder):
+    while True:
+        comparison().save(folder)
+
+
+def test_a_writer_that_is_killed_leaves_no_half_of_a_record(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    for _ in range(5):
+        before = len(list(tmp_path.glob("*.json")))
+        writer = fork.Process(target=_write_for_ever, args=(tmp_path,))
+        writer.start()
+        while len(list(tmp_path.glob("*.json"))) < before + 3:
+            assert writer.is_alive()
+        writer.kill()
+        writer.join(60)
+    assert not [r for r in read_folder(tmp_path)[1].values() if not r.startswith("a copy of")]
+
+
 def _fill(folder, kept, report):
     # What is above the limit is refused by the kernel, as on a disk that is full.
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
