@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.api import compare
 from labkit.changes import Regressions
 from labkit.checkouts import ONLY, Checkout, CheckoutError, Target
+from labkit.errors import ResolutionError
 from labkit.regressions import paired
 
 if TYPE_CHECKING:
@@ -79,13 +80,18 @@ def compare_revisions(
             both = [Target(checkout, path, name) for checkout in checkouts]
             pairs += _pairs(both, (base, head), skipped)
         for subject, given, variants in pairs:
-            measured = compare(
-                variants,
-                confidence=1 - (1 - confidence) / len(pairs),
-                resolution=resolution,
-                memory=memory,
-                **{**given, **settings},
-            )
+            try:
+                measured = compare(
+                    variants,
+                    confidence=1 - (1 - confidence) / len(pairs),
+                    resolution=resolution,
+                    memory=memory,
+                    **{**given, **settings},
+                )
+            except ResolutionError as error:
+                # A busy moment of one pair; the others are not lost.
+                skipped.append(f"{subject}: {error}")
+                continue
             mixed = [f for f in measured.failures.values() if CheckoutError.__name__ in f.message]
             if mixed:
                 skipped.append(f"{subject}: {mixed[0].message}")

@@ -367,6 +367,24 @@ def test_a_revision_that_raises_is_worse(repository):
     assert "a bad shape" in str(found)
 
 
+def test_what_the_older_revision_does_not_have_is_said_and_the_rest_is_compared(repository):
+    new = "from project import core\n\ndef g():\n    core.spin(1000)\n"
+    commit(repository, bench__new=new)
+    targets = ["bench/new.py:g", "bench/loops.py:work"]
+    found = compare_revisions(
+        "v1", "HEAD", targets, budget_s=0.5, resolution=0.5, memory=False, threads=1
+    )
+    assert found.not_compared == ("bench/new.py:g of v1: there is no bench/new.py",)
+    assert [c.subject for c in found.changes if c.quantity == "time"] == ["bench/loops.py:work"]
+
+
+def test_a_resolution_that_this_moment_cannot_give_compares_nothing(repository):
+    commit(repository)
+    target = ["bench/loops.py:work"]
+    with pytest.raises(ValueError, match=r"nothing to compare: .*:work: resolution=1e-06 is out"):
+        compare_revisions("v1", "HEAD", target, budget_s=0.5, resolution=1e-6, threads=1)
+
+
 @pytest.mark.parametrize(
     ("base", "target", "reason"),
     [
