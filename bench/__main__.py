@@ -15,8 +15,10 @@ from bench.coverage import coverage
 from bench.limits import limits
 from bench.memory import memory
 from bench.overhead import overhead, start
+from bench.parallel import parallel
 from bench.pruning import pruning
 from bench.quantization import quantization
+from bench.sweeps import sweeps
 from bench.verdicts import power, same
 
 if TYPE_CHECKING:
@@ -32,11 +34,13 @@ PARTS = {
     "limits": limits,
     "quantization": quantization,
     "pruning": pruning,
+    "sweeps": sweeps,
+    "parallel": parallel,
 }
 RESULTS = Path(__file__).parent / "results.md"
 PACKAGES = (
     *("torch", "pyperf", "pytest-benchmark", "memory-profiler"),
-    *("torchao", "onnxruntime", "torch-pruning"),
+    *("torchao", "onnxruntime", "torch-pruning", "distributed"),
 )
 
 
