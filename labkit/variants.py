@@ -116,6 +116,10 @@ def as_variants(variants: object) -> dict[str, Variant]:
     return checked
 
 
+# Where it raised says nothing of the caller's code.
+_MACHINERY = ("timing.py", "variants.py", "child.py", "parallel.py")
+
+
 def describe(error: BaseException, *, lines: int = 12) -> tuple[str, str]:
     """One line and a short traceback of an exception that a variant raised."""
     message = f"{type(error).__name__}: {error}".strip().splitlines()
@@ -123,6 +127,6 @@ def describe(error: BaseException, *, lines: int = 12) -> tuple[str, str]:
     text = "".join(frames).splitlines()
     head = (message[0] if message else type(error).__name__)[:500]
     where = traceback.extract_tb(error.__traceback__)
-    if where and not where[-1].filename.endswith(("timing.py", "variants.py", "child.py")):
+    if where and not where[-1].filename.endswith(_MACHINERY):
         head += f" (line {where[-1].lineno}, in {where[-1].name})"
     return head, "\n".join(text[-lines:])[:4000]
