@@ -130,6 +130,35 @@ def waited_s(*, every_thread: bool = False, root: Path = ROOT) -> float | None:
     return sum(waits) / 1e9 if waits else None
 
 
+def used_by_others_s(*, root: Path = ROOT) -> float | None:
+    """Processor time that everything but this process and its offspring has used; None: unknown.
+
+    All cores of the box together, since it was started: take the difference of two readings.
+    What a hypervisor gave to other guests counts, too.
+
+    Args:
+        root: where proc is; tests give their own.
+
+    Source: man page proc(5), /proc/stat and /proc/pid/stat.
+    """
+    total = read(root / "proc/stat").partition("\n")[0].split()
+    if total[:1] != ["cpu"] or len(total) < 9:
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, total[1:9])
+    own = 0
+    for name in ("self", *_descendants(root)):
+        # A name in brackets may hold blanks. A process may end between the listing and this.
+        fields = read(root / "proc" / name / "stat").rpartition(")")[2].split()
+        own += sum(map(int, fields[11:15]))
+    return (user + nice + system + irq + softirq + steal - own) / os.sysconf("SC_CLK_TCK")
+
+
+def _descendants(root: Path, name: str = "self") -> list[str]:
+    """The processes that this one started, and those that they started, by number."""
+    found = " ".join(read(f) for f in root.glob(f"proc/{name}/task/*/children")).split()
+    return found + [grandchild for child in found for grandchild in _descendants(root, child)]
+
+
 def read(path: Path) -> str:
     """What a file says; nothing where it cannot be read."""
     try:

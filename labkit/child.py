@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from labkit.cgroups import waited_s
+from labkit.cgroups import used_by_others_s, waited_s
 from labkit.errors import DoesNotApplyError, MissingPackageError
 from labkit.timing import (
     Calibrated,
@@ -317,6 +317,7 @@ def with_traces(
     """
     evaluations: dict[str, int] = {}
     began_s, waited_before_s = time.monotonic(), waited_s(every_thread=True) or 0.0
+    others_before_s = used_by_others_s()
     for event in events:
         if isinstance(event, Calibrated):
             evaluations[event.variant] = event.evaluations_per_sample
@@ -324,7 +325,12 @@ def with_traces(
             evaluations.pop(event.variant, None)
         elif isinstance(event, Finished):
             waited = (waited_s(every_thread=True) or 0.0) - waited_before_s
-            yield Waited(max(0.0, waited / max(1e-9, time.monotonic() - began_s)))
+            took_s = max(1e-9, time.monotonic() - began_s)
+            others_s = used_by_others_s()
+            held = None
+            if others_s is not None and others_before_s is not None:
+                held = max(0.0, others_s - others_before_s) / took_s
+            yield Waited(max(0.0, waited / took_s), held)
         if isinstance(event, Finished) and event.reason in ("answered", "budget") and trace:
             whole = {name: (calls[name], number) for name, number in evaluations.items()}
             yield from _traces(whole, watch, on_step)

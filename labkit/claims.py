@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ NOT_HERE = "NOT HERE"
 NOT_MEASURED = "not measured here"
 # What a peak is off by when nothing differs: pages that a library touches for the first time.
 _MEMORY_NOISE_BYTES = 2**20
+# What a system does by itself keeps no work from its cores.
+_HELD = 0.1
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,14 @@ def missing_here(here: Machine | None, needs: str | tuple[str, ...] | None) -> t
     return ", ".join(wanted), " ".join(lacks)
 
 
+def held(comparison: Comparison, cores: int) -> str:
+    """What a run lacked that needs so many cores for itself; nothing, where they were free."""
+    here, used = comparison.machine, comparison.held_cores
+    if here is None or used is None or here.visible_cores - used >= cores - _HELD:
+        return ""
+    return f"Other programs used {used:.2f} of the {here.visible_cores} cores during this run."
+
+
 def _state(low: float, high: float, threshold: float) -> str:
     if low >= threshold:
         return CONFIRMED
@@ -138,6 +149,9 @@ def check_claim(
         "less_memory_than": f"{at_least}less memory",
     }[word]
     wanted, missing = missing_here(comparison.machine, needs)
+    free = re.search(r"(\d+) free cores?", wanted)
+    if free and not missing:
+        missing = held(comparison, int(free[1]))
     # Without a GPU there is no variant on it, and the claim still says what it would need.
     if missing and not {name, other} <= set(comparison.names):
         return Claim(subject, NOT_MEASURED, NOT_HERE, sentence, wanted, missing)

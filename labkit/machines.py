@@ -156,7 +156,8 @@ class Machine:
 
         Args:
             need: a feature ("vnni", "amx_bf16"), a device ("gpu" for any, "cuda", "mps", "xpu"),
-                "2 cores" (usable ones), "4 GiB" (usable memory) or "compiler" (of C++).
+                "2 cores" (usable ones), "2 free cores" (that nobody else held during the run,
+                which only a comparison can know), "4 GiB" (usable memory) or "compiler" (of C++).
 
         Raises:
             ValueError: a need that nobody knows, with what there is.
@@ -172,7 +173,7 @@ class Machine:
         Raises:
             ValueError: a need that nobody knows, with what there is.
         """
-        amount = re.fullmatch(r"(\d+) (cores?|GiB)", need)
+        amount = re.fullmatch(r"(\d+) (free cores?|cores?|GiB)", need)
         if amount and amount[2] == "GiB":
             if self.usable_memory_bytes >= int(amount[1]) * 2**30:
                 return None

@@ -129,6 +129,7 @@ class Recorder:
         self._began_utc = datetime.now(UTC).isoformat(timespec="seconds")
         self._throttling = throttling()
         self._waited_share = 0.0
+        self._held_cores: float | None = None
 
     @property
     def next_round(self) -> int:
@@ -151,8 +152,9 @@ class Recorder:
                     device=event.device,
                     clock=event.clock,
                 )
-            case Waited(share):
+            case Waited(share, held_cores):
                 self._waited_share = share
+                self._held_cores = held_cores
             case Metrics(variant, numbers):
                 self._trials[variant] = replace(self._trials[variant], metrics=numbers)
             case Rounds(rounds):
@@ -200,6 +202,7 @@ class Recorder:
             started_utc=self._began_utc,
             duration_s=time.monotonic() - self._began if duration_s is None else duration_s,
             peaks=self._peaks,
+            held_cores=self._held_cores,
             **self._about,
         )
         return replace(found, caveats=tuple(self._caveats(found)))

@@ -152,6 +152,7 @@ class Comparison:
         prediction: what the reader expected the last variant's speed-up to be, if asked.
         machine: what the results depend on.
         peaks: the rates that the machine reached beside this run, by device and dtype.
+        held_cores: that other programs used beside this run, on average; None: not known.
         started_utc: ISO 8601, seconds.
         duration_s: wall time of the whole comparison.
     """
@@ -172,6 +173,7 @@ class Comparison:
     duration_s: float = math.nan
     caveats: tuple[Caveat, ...] = ()
     peaks: tuple[Peaks, ...] = ()
+    held_cores: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -402,6 +404,7 @@ class Comparison:
             "duration_s": self.duration_s,
             "caveats": [c.to_dict() for c in self.caveats],
             "peaks": [p.to_dict() for p in self.peaks],
+            "held_cores": self.held_cores,
         }
 
     @classmethod

@@ -99,9 +99,15 @@ class Garbage:
 
 @dataclass(frozen=True)
 class Waited:
-    """How long the threads were ready to run and had no core, over the time of the rounds."""
+    """How long the threads were ready to run and had no core, over the time of the rounds.
+
+    Attributes:
+        share: of the time, all threads added up.
+        held_cores: that other programs used meanwhile, on average; None: not known.
+    """
 
     share: float
+    held_cores: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Claims about results built by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 import labkit as lab
@@ -125,3 +127,23 @@ def test_what_the_machine_lacks_is_taught_and_nothing_is_claimed(monkeypatch):
     assert not claim
     assert "This machine has no vnni." in str(claim)
     assert "(needs vnni)" in str(claim)
+
+
+@pytest.mark.parametrize(
+    ("held_cores", "state"),
+    [(None, "CONFIRMED"), (62.05, "CONFIRMED"), (62.5, "NOT HERE"), (64.0, "NOT HERE")],
+)
+def test_cores_that_others_held_are_not_here(held_cores, state, capsys):
+    wide = replace(machine(), usable_cores=64.0, visible_cores=64)
+    comparison = replace(result(slow=2.0, fast=1.0, machine=wide), held_cores=held_cores)
+    assert comparison.claim("fast", faster_than="slow", needs="2 free cores").state == state
+    assert comparison.claim("fast", faster_than="slow", needs="2 cores").state == "CONFIRMED"
+    assert ("Other programs used" in capsys.readouterr().out) is (state == "NOT HERE")
+
+
+def test_free_cores_need_cores_first():
+    narrow = replace(machine(), usable_cores=1.0, visible_cores=64)
+    comparison = replace(result(slow=2.0, fast=1.0, machine=narrow), held_cores=0.0)
+    claim = comparison.claim("fast", faster_than="slow", needs="2 free cores")
+    assert claim.state == "NOT HERE"
+    assert "1 may be used here" in claim.why

@@ -17,6 +17,7 @@ from labkit.cgroups import (
     memory_limit_bytes,
     throttling,
     usable_cores,
+    used_by_others_s,
     waited_s,
 )
 from labkit.machines import Accelerator, Machine, machine
@@ -213,6 +214,20 @@ def test_waiting_for_a_core(tmp_path):
     assert waited_s(root=tmp_path) is None
     put(tmp_path, "proc/self/schedstat", "599849376 403929059 143\n")
     assert waited_s(root=tmp_path) == pytest.approx(0.403929059)
+
+
+def test_what_others_used_is_all_but_this_process_and_its_children(tmp_path):
+    assert used_by_others_s(root=tmp_path) is None
+    tick = os.sysconf("SC_CLK_TCK")
+    times = " ".join(str(n * tick) for n in (50, 1, 9, 1000, 7, 2, 3, 4, 0, 0))
+    put(tmp_path, "proc/stat", f"cpu  {times}\ncpu0 1 2 3\n")
+    assert used_by_others_s(root=tmp_path) == 50 + 1 + 9 + 2 + 3 + 4
+    # Fields 14 to 17: its own and its ended children's time, as user and in the kernel.
+    fields = "S 1 1 1 0 -1 0 0 0 0 0"
+    put(tmp_path, "proc/self/stat", f"7 (a (b) c) {fields} {5 * tick} {tick} {2 * tick} 0 20\n")
+    put(tmp_path, "proc/self/task/7/children", "8 9")
+    put(tmp_path, "proc/8/stat", f"8 (child) {fields} {4 * tick} 0 0 0 20\n")
+    assert used_by_others_s(root=tmp_path) == 69 - 8 - 4
 
 
 # The processor.
