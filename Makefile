@@ -14,7 +14,7 @@ PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab test test-unit test-notebooks test-browser notebooks record bench check format clean
+.PHONY: help lab doctor test test-unit test-notebooks test-browser notebooks record bench check format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
@@ -22,6 +22,9 @@ help: ## list the targets
 
 lab: $(VENV)/.installed ## open JupyterLab on the first notebook (LAB_ARGS="--no-browser --port=8899")
 	$(PY) -m jupyterlab notebooks/00-start-here.ipynb $(LAB_ARGS)
+
+doctor: $(VENV)/.installed ## look whether this computer is ready for the notebooks
+	@$(PY) -m labkit doctor
 
 # Every part runs even when an earlier one failed: one look at the output shows all that is broken.
 test: $(VENV)/.installed-test ## unit tests, doctests, notebooks (nbval), browser

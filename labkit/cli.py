@@ -1,7 +1,7 @@
 """The command `labkit`, for CI and a terminal.
 
-The exit status says it all: 0: nothing became worse; 1: something did; 2: bad input, or nothing
-that could be compared.
+The exit status says it all: 0: nothing became worse, or no problem was found; 1: something did, or
+was; 2: bad input, or nothing that could be compared.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from labkit import doctor
 from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = _parser().parse_args(arguments)
     try:
-        found: Regressions = given.run(given)
+        found: Regressions | int = given.run(given)
     except (LabkitError, ValueError, TypeError, OSError) as error:
         print(f"labkit {given.command}: {error}", file=sys.stderr)
         return BAD_INPUT
+    if isinstance(found, int):
+        return found
     print(found)
     return found.exit_status
 
@@ -89,6 +92,14 @@ def _parser() -> argparse.ArgumentParser:
     revisions.add_argument("--threads", type=int, help="of numerical libraries")
     revisions.add_argument("--no-memory", action="store_true", help="leave peak memory out")
     revisions.set_defaults(run=_compare_revisions)
+
+    check = commands.add_parser(
+        "doctor",
+        help="whether this computer is ready for the notebooks",
+        description=doctor.__doc__,
+    )
+    doctor.add_arguments(check)
+    check.set_defaults(run=doctor.run)
     return parser
 
 
