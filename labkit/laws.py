@@ -285,6 +285,43 @@ class Scaling:
         print(claim)
         return claim
 
+    def claim_efficiency(self, workers: int, *, at_least: float) -> Claim:
+        """Print whether so many workers put at least a share of themselves to use.
+
+        Returns:
+            The `Claim`, as `claim_share` does.
+
+        Raises:
+            ValueError: no such point, or no share above 0.
+
+        >>> found = strong({2: (1.70, 1.82, 1.90), 4: (2.95, 3.08, 3.20)}, unit="threads")
+        >>> claim = found.claim_efficiency(2, at_least=0.8)
+        efficiency of 2 threads: 91 % [85 %, 95 %]  CONFIRMED: at least 80 % (needs 2 free cores)
+        """
+        point = next((p for p in self.points if p.workers == workers), None)
+        if point is None or not at_least > 0:
+            known = ", ".join(str(p.workers) for p in self.points)
+            raise ValueError(
+                f"workers={workers}, at_least={at_least}: give one of {known}, and a share such "
+                "as 0.8"
+            )
+        low, middle, high = (s / workers for s in (point.low, point.speedup, point.high))
+        seen = f"{_percent(middle)} [{_percent(low)}, {_percent(high)}]"
+        state = CONFIRMED if low >= at_least else REFUTED if high < at_least else INCONCLUSIVE
+        missing = self.missing
+        if not missing and point not in self.fitted:
+            missing = f"{workers} {self.unit} have no core each here."
+        claim = Claim(
+            f"efficiency of {workers} {self.unit}",
+            seen,
+            NOT_HERE if missing else state,
+            f"at least {_percent(at_least)}",
+            f"{workers} free cores",
+            missing,
+        )
+        print(claim)
+        return claim
+
     @property
     def share_text(self) -> str:
         """The serial share with its interval, for a person."""
@@ -483,6 +520,10 @@ def _scaling(
         unit = unit or measured.names[-1].partition(" ")[2]
         if measured.machine is not None:
             why = held(measured, min(max(numbers.values()), measured.machine.usable_threads))
+        if cores is not None and max(numbers.values()) <= cores:
+            # With a core for each, none of them would have to wait for one.
+            waits = [c.text for c in measured.caveats if c.kind == "busy cores"]
+            why = why or "".join(f"{text[0].upper()}{text[1:]}." for text in waits)
         found = {numbers[name]: ratio for name, ratio in measured.ratios.items() if ratio.rounds}
         measured = found
     points = []

@@ -1,10 +1,11 @@
 """Amdahl's and Gustafson's laws, fitted to numbers that are known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from labkit import laws
+from labkit import caveats, laws
 from labkit.machines import machine
 from labkit.results import Comparison
 from labkit.trials import Trial
@@ -114,6 +115,26 @@ def test_where_others_held_the_cores_nothing_is_claimed():
     assert "Other programs used 62.80 of the 64 cores" in crowded.missing
     assert crowded.claim_share(at_most=0.5).state == "NOT HERE"
     assert crowded.missing in crowded.sentences
+
+
+def test_where_the_threads_waited_for_a_core_each_nothing_is_claimed():
+    waited = (caveats.waited(0.4),)
+    times_s = {"1 thread": 1.0, "2 threads": 0.9}
+    alone = laws.strong(replace(measured(times_s), caveats=waited))
+    assert alone.claim_efficiency(2, at_least=0.8).state == "NOT HERE"
+    assert "waited for a core" in alone.missing
+    # More threads than cores wait for each other.
+    assert laws.strong(replace(measured(times_s, cores=1.5), caveats=waited)).held == ""
+
+
+@pytest.mark.parametrize(
+    ("at_least", "state"), [(0.8, "CONFIRMED"), (0.99, "REFUTED"), (0.95, "INCONCLUSIVE")]
+)
+def test_a_claim_about_the_efficiency(at_least, state):
+    found = laws.strong({2: around(1.9)})
+    assert found.claim_efficiency(2, at_least=at_least).state == state
+    with pytest.raises(ValueError, match="give one of 2"):
+        found.claim_efficiency(3, at_least=0.5)
 
 
 def test_a_comparison_says_how_many_workers_and_cores():
