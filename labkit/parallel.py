@@ -391,9 +391,9 @@ class _Processes:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         kill(rank.pid, signal.SIGKILL)
             rank.connection.close()
-        # The server that forked the ranks is in the launcher's session.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._launcher.pid, signal.SIGKILL)
+        # The server that forked the ranks ends with the launcher, and the tracker of Python's
+        # semaphores after both: killed, it would leave them in the system.
+        self._launcher.kill()
         self._launcher.wait()
         for pipe in (self._launcher.stdin, self._launcher.stdout):
             if pipe is not None:

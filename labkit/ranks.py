@@ -108,7 +108,8 @@ def _end_with_parent() -> None:
     # Not through sys.stdin: its lock would be held when the interpreter ends.
     while os.read(0, 1):
         pass
-    os.killpg(0, signal.SIGKILL)
+    # Alone: the server of the ranks follows, and the tracker of semaphores cleans up behind them.
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def serve(job: Launch) -> None:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -219,11 +220,19 @@ def test_closed_ranks_say_that_new_ones_are_needed():
         ranks.run(rank)
 
 
-def test_ranks_that_are_forgotten_end():
+def semaphores():
+    return {path.name for path in Path("/dev/shm").glob("sem.*")}
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="where semaphores are is Linux's way")
+def test_ranks_that_are_forgotten_end_and_leave_no_semaphores():
+    before = semaphores()
     ranks = Ranks(1)
     pids = ranks.pids
+    assert semaphores() > before
     del ranks
     assert wait_until(lambda: gone(pids))
+    assert wait_until(lambda: semaphores() <= before)
 
 
 SCRIPT = textwrap.dedent("""
