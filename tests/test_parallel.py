@@ -220,11 +220,14 @@ def test_closed_ranks_say_that_new_ones_are_needed():
         ranks.run(rank)
 
 
+SEMAPHORES = Path("/dev/shm")  # noqa: S108  (where Linux keeps them)
+
+
 def semaphores():
-    return {path.name for path in Path("/dev/shm").glob("sem.*")}
+    return {path.name for path in SEMAPHORES.glob("sem.*")}
 
 
-@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="where semaphores are is Linux's way")
+@pytest.mark.skipif(not SEMAPHORES.is_dir(), reason="only Linux shows its semaphores")
 def test_ranks_that_are_forgotten_end_and_leave_no_semaphores():
     before = semaphores()
     ranks = Ranks(1)
