@@ -104,13 +104,13 @@ def _compare(models: Mapping[str, nn.Module], images: torch.Tensor, budget_s: fl
 
 
 def _coded_rows(name: str, model: nn.Module, data: _Digits) -> list[Row]:
-    gradual = lab.prune.gradual(model, 0.8, lambda part: data.tune(part, 40), turns=4)
-    small = lab.clusters.clustered(gradual, 6)
+    gradual = lab.prune.gradual(model, 0.7, lambda part: data.tune(part, 80), turns=4)
+    small = lab.clusters.clustered(gradual, 5)
     packed = lab.clusters.pack(small)
     smaller = lab.quantize.size_bytes(model) / len(packed)
     exact = data.accuracy(model)
     lost = 100 * (exact - data.accuracy(lab.clusters.unpack(packed, model)))
-    what = f"CNN {name}, 80 % zeros, 6 bits, coded"
+    what = f"CNN {name}, 70 % zeros, 5 bits, coded"
     return [
         Row(what, "at least 10x smaller", f"{smaller:.1f}x", smaller >= 10, {}),
         _lost(what, lost, exact),

@@ -28,8 +28,15 @@ if TYPE_CHECKING:
 
 # Memory of a notebook's kernel and its workers together, measured over a whole run (README).
 NOTEBOOK_GIB = {
-    "00": 0.4, "01": 0.8, "02": 0.8, "03": 0.9, "04": 1.2,
-    "05": 1.0, "06": 0.9, "07": 1.1, "08": 2.2,
+    "00": 0.4,
+    "01": 0.8,
+    "02": 0.8,
+    "03": 0.9,
+    "04": 1.2,
+    "05": 1.0,
+    "06": 0.9,
+    "07": 1.1,
+    "08": 2.2,
 }
 # The notebooks that need an extra of labkit.
 USED_BY = {
