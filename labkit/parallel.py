@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
@@ -287,7 +287,6 @@ class _Processes:
         self._server.bind(address)
         self._server.listen(job.ranks)
         self._ranks: dict[int, _Rank] = {}
-        self._messages = b""
         with (Path(self._folder) / "errors").open("wb") as errors:
             self._launcher = subprocess.Popen(
                 [sys.executable, "-c", "from labkit.ranks import launch; launch()"],
@@ -299,11 +298,10 @@ class _Processes:
                 start_new_session=True,
             )
         _alive.add(self)
-        values = {**vars(job), "address": address}
         stdin = cast("IO[bytes]", self._launcher.stdin)
         # It may have died already; then it cannot be waited for, which says so.
         with contextlib.suppress(BrokenPipeError):
-            stdin.write(pickle.dumps(Launch(**values)))
+            stdin.write(pickle.dumps(replace(job, address=address)))
             stdin.flush()
 
     @property
