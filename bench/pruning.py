@@ -67,7 +67,10 @@ def _channel_rows(name: str, model: nn.Module, data: _Digits, budget_s: float) -
         label: lab.prune.channels(model, data.one, width, data.tune, **settings)
         for label, (width, _) in _WIDTHS.items()
     }
-    found = _compare(made, data.test[0][:32], budget_s)
+    for pruned in made.values():
+        pruned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = data.test[0][:32].to(memory_format=torch.channels_last)
+    found = _compare(made, images, budget_s)
     exact, whole = data.accuracy(model), lab.prune.count(model, data.one)
     rows = []
     for label, (_, least) in _WIDTHS.items():

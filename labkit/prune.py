@@ -499,16 +499,18 @@ def _layers(
 
 def _mask(layers: list[nn.Module], sparsity: float, scope: str) -> None:
     """Reparametrize weights so that the smallest are zero, and stay so in training."""
-    if scope == "global":
-        parameters = [(layer, "weight") for layer in layers]
-        torch_prune.global_unstructured(
-            parameters, pruning_method=torch_prune.L1Unstructured, amount=sparsity
-        )
-        return
-    for layer in layers:
-        torch_prune.l1_unstructured(  # type: ignore[no-untyped-call]
-            layer, "weight", amount=sparsity
-        )
+    for group in [layers] if scope == "global" else [[layer] for layer in layers]:
+        weights = [layer.get_parameter("weight").detach() for layer in group]
+        # Not by torch's own L1Unstructured: it views weights flat, which those of a model in
+        # channels_last cannot be.
+        scores = torch.cat([weight.abs().flatten() for weight in weights])
+        kept = torch.ones_like(scores)
+        kept[scores.topk(round(sparsity * len(scores)), largest=False).indices] = 0
+        masks = torch.split(kept, [weight.numel() for weight in weights])
+        for layer, weight, mask in zip(group, weights, masks, strict=True):
+            torch_prune.custom_from_mask(  # type: ignore[no-untyped-call]
+                layer, "weight", mask.view(weight.shape)
+            )
 
 
 def _replaced(

@@ -60,6 +60,14 @@ def test_as_many_weights_as_asked_for_become_zero(scope):
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.parametrize("scope", prune.SCOPES)
+def test_the_order_of_weights_in_memory_does_not_matter(scope):
+    model = cnn()
+    in_order = prune.magnitude(model, 0.8, scope=scope)(X)
+    channels_last = model.to(memory_format=torch.channels_last)
+    assert torch.allclose(prune.magnitude(channels_last, 0.8, scope=scope)(X), in_order, atol=1e-6)
+
+
 def test_the_smallest_weights_go():
     layer = nn.Linear(100, 1, bias=False)
     pruned = prune.magnitude(layer, 0.3)
