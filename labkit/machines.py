@@ -42,6 +42,13 @@ __all__ = [
 # Those that torch's inductor looks for.
 _COMPILERS = ("g++", "clang++", "c++", "cl")
 _DEVICES = ("gpu", "cuda", "mps", "xpu")
+# What a person may set so that libraries leave instructions of the processor unused. Sources:
+# oneDNN, "CPU Dispatcher Control"; PyTorch, aten/src/ATen/native/DispatchStub.cpp; Intel oneMKL
+# developer guide, "Instruction Set Specific Dispatch"; OpenBLAS, README; NumPy, "Runtime dispatch".
+_LIMITS = (
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    *("MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES"),
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,8 @@ class Machine:
         virtual_machine: whether a hypervisor shows itself; None: cannot tell.
         container: whether it looks like one.
         compiler: the C++ compiler that torch.compile would find; None: there is none.
+        limits: environment variables that keep libraries from some of these instructions, such
+            as {"ONEDNN_MAX_CPU_ISA": "AVX2"}.
 
     >>> here = machine()
     >>> Machine.from_dict(here.to_dict()) == here
@@ -112,6 +121,7 @@ class Machine:
     virtual_machine: bool | None = None
     container: bool = False
     compiler: str | None = None
+    limits: dict[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.usable_cores < math.inf:
@@ -132,7 +142,7 @@ class Machine:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for machines of one kind: processor, usable cores, memory and system.
+        """Equal for machines of one kind: processor, usable cores, memory, system and limits.
 
         Versions and accelerators are left out: the first change on the same machine, the second
         are not always looked for.
@@ -145,11 +155,13 @@ class Machine:
             round(self.usable_cores, 1),
             round(self.usable_memory_bytes / 2**30),
             self.system.split(" ")[0],
+            # Without any it is what it was before anybody looked for them.
+            *([self.limits] if self.limits else []),
         ]
         import hashlib
         import json
 
-        return hashlib.sha256(json.dumps(kind).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:12]
 
     def has(self, need: str) -> bool:
         """Whether the machine has what a claim needs.
@@ -232,6 +244,7 @@ class Machine:
         if self.accelerators is not None:
             names = [a.line() for a in self.accelerators]
             parts.append(" + ".join(names) or "no accelerator")
+        parts += [f"{name}={value}" for name, value in self.limits.items()]
         versions = [f"Python {self.python}"]
         versions += [f"torch {self.versions['torch']}"] if "torch" in self.versions else []
         return f"{', '.join(parts)}; {', '.join(versions)}"
@@ -280,6 +293,7 @@ def machine(*, accelerators: bool | None = None, root: Path = ROOT) -> Machine:
         accelerators=_accelerators() if look else None,
         governor=processors.governor(root),
         turbo=processors.turbo(root),
+        limits={name: os.environ[name] for name in _LIMITS if os.environ.get(name, "").strip()},
     )
 
 

@@ -495,9 +495,19 @@ def test_fingerprint_is_of_the_kind_of_machine():
     same = [{"python": "3.12.1"}, {"versions": {}}, {"accelerators": None}, {"turbo": True}]
     same += [{"system": "Linux 6.2.0"}, {"memory_bytes": 8 * 2**30 - 4096}]
     other = [{"processor": "x"}, {"usable_cores": 0.5}, {"memory_limit_bytes": 2**30}]
-    other += [{"isa": ()}, {"system": "Darwin 23"}]
+    other += [{"isa": ()}, {"system": "Darwin 23"}, {"limits": {"ONEDNN_MAX_CPU_ISA": "AVX2"}}]
     assert {example(**changes).fingerprint for changes in same} == {base.fingerprint}
     assert base.fingerprint not in {example(**changes).fingerprint for changes in other}
+
+
+def test_a_limit_of_the_instructions_makes_another_kind_of_machine(monkeypatch):
+    before = machine()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    limited = machine()
+    assert limited.limits == {**before.limits, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    assert limited.fingerprint != before.fingerprint
+    assert "ONEDNN_MAX_CPU_ISA=AVX2" in limited.line()
+    assert Machine.from_dict(limited.to_dict()) == limited
 
 
 # This machine.
