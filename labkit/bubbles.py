@@ -43,7 +43,8 @@ class Bubble:
         """Measured points with their intervals, and the formula."""
         from labkit.plots import COLOURS, new_figure, style
 
-        figure = new_figure(6.4, 3.4)
+        words = str(self).replace("\n", "; ")
+        figure = new_figure(6.4, 3.4, f"Idle share by micro-batches: {words}.")
         axes = figure.add_subplot()
         counts = range(1, max(self.idle) + 1)
         colour, marker, _ = style(1)

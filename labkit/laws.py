@@ -18,6 +18,7 @@ capabilities", AFIPS 1967; Gustafson, "Reevaluating Amdahl's law", Communication
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -554,9 +555,11 @@ def figure(*scalings: Scaling) -> Figure:
 
     The law is drawn as far as it was fitted, and no further.
     """
+    from labkit import descriptions
     from labkit.plots import new_figure
 
-    drawn = new_figure(5.4 * len(scalings), 4.0)
+    words = functools.partial(descriptions.laws, scalings)
+    drawn = new_figure(5.4 * len(scalings), 4.0, words)
     for scaling, axes in zip(
         scalings, drawn.subplots(1, len(scalings), squeeze=False)[0], strict=True
     ):
@@ -581,7 +584,7 @@ def _draw(axes: Axes, scaling: Scaling) -> None:
         along = [x for x in xs if x <= fitted]
         lows = [scaling.at(x, scaling.high) for x in along]
         highs = [scaling.at(x, scaling.low) for x in along]
-        axes.fill_between(along, lows, highs, color=colour, alpha=0.25, linewidth=0)
+        axes.fill_between(along, lows, highs, fc=(colour, 0.25), ec=colour, linewidth=0.6)
         label = f"{scaling.law}: serial share {scaling.share_text}"
         axes.plot(along, [scaling.at(x) for x in along], line, color=colour, label=label)
     elif scaling.fitted:
@@ -593,7 +596,7 @@ def _draw(axes: Axes, scaling: Scaling) -> None:
         filled = "white" if beyond else colour
         for p in points:
             high = p.high if math.isfinite(p.high) else p.speedup
-            axes.plot([p.workers] * 2, [p.low, high], color=colour, linewidth=3, alpha=0.5)
+            axes.plot([p.workers] * 2, [p.low, high], color=colour, linewidth=2)
             axes.plot(
                 p.workers,
                 p.speedup,

@@ -3,18 +3,23 @@
 A figure is a `matplotlib.figure.Figure` painted by Agg: pyplot keeps global state that callbacks
 on several threads corrupt. The background is white on purpose: it stays readable on a page of
 any theme. Colours are those of Okabe and Ito (2008, "Color Universal Design"), always together
-with a marker and a line style.
+with a marker and a line style; orange and sky blue are darker than theirs, so that lines stand
+out from white by 3 to 1 (WCAG 2.2, 1.4.11). Texts are black, or dark enough for 4.5 to 1.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 import textwrap
+from functools import partial
+from html import escape
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.ticker import (
@@ -25,27 +30,30 @@ from matplotlib.ticker import (
     MultipleLocator,
 )
 
-from labkit import statistics
+from labkit import descriptions, statistics
 from labkit.pareto import QUALITY, SIZE, frontier, placed
 from labkit.units import format_bytes, format_count, format_ratio, format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.typing import ColorType
 
     from labkit.ledger import MemoryLedger
     from labkit.results import Comparison, Ratio
     from labkit.sensitivity import Sensitivity
     from labkit.sweeps import Sweep
 
-COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#C48700", "#3A97D0")
 # Not as many as colours, so that the fifteenth variant still has a look of its own.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 LINES = ("-", "--", "-.", ":")
 _GREY = "#666666"
 _FAILED = "#A00000"
+# What is too small to matter; its border is dark enough to be seen.
+_BAND: dict[str, Any] = {"facecolor": "#dddddd", "edgecolor": _GREY, "linewidth": 0.6, "zorder": 0}
 # More dots than this hide each other and cost time to draw.
 _DOTS = 250
 # Behind a text that lines may run through.
@@ -61,16 +69,82 @@ def style(number: int) -> tuple[str, str, str]:
     )
 
 
+def ink(colour: str) -> str:
+    """Black or white, whichever is easier to read on a colour.
+
+    >>> ink("#0072B2"), ink("#C48700")
+    ('white', 'black')
+    """
+    on_white, on_black = contrast(colour, "white"), contrast(colour, "black")
+    return "white" if on_white >= on_black else "black"
+
+
+def contrast(one: ColorType, other: ColorType) -> float:
+    """The contrast ratio of two colours, from 1 to 21 (WCAG 2.2, definition of contrast ratio).
+
+    Args:
+        one: anything that matplotlib takes for a colour; what is transparent is seen on white.
+        other: likewise.
+
+    >>> round(contrast("black", "white")), round(contrast("#767676", "white"), 2)
+    (21, 4.54)
+    """
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: ColorType) -> float:
+    """Relative luminance of a colour of sRGB (WCAG 2.2)."""
+    *rgb, alpha = to_rgba(colour)
+    seen = [alpha * c + 1 - alpha for c in rgb]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in seen)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
 class Picture(Figure):
-    """A figure that a notebook shows by itself, also where pyplot was never imported."""
+    """A figure that a notebook shows by itself, also where pyplot was never imported.
+
+    JupyterLab gives a PNG no alternative text, whatever its metadata say (seen in 4.6), so the
+    picture comes as HTML, with the text for a screen reader and once more, folded, for everybody.
+    What cannot show HTML takes the PNG.
+    """
+
+    _describe: Callable[[], str] | str = ""
+
+    @property
+    def description(self) -> str:
+        """What it shows, in a few sentences with the main numbers."""
+        text = self._describe if isinstance(self._describe, str) else self._describe()
+        # One line: it stands in an attribute, and in the text of a saved output.
+        return " ".join(text.split())
 
     def _repr_png_(self) -> bytes:
         return to_png(self)
 
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
+        text = self.description
+        png = base64.b64encode(to_small_png(self)).decode()
+        # The class marks measured output, as in labkit.tables.
+        html = (
+            f'<div class="labkit-result"><img alt="{escape(text)}" '
+            f'src="data:image/png;base64,{png}"><details><summary>This plot in words</summary>'
+            f"<p>{escape(text)}</p></details></div><!-- labkit-result -->"
+        )
+        data = {"text/plain": f"Picture: {text}", "text/html": html, "image/png": png}
+        return data, {"image/png": {"alt": text}}
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, on its own canvas."""
+
+def new_figure(width: float, height: float, describe: Callable[[], str] | str = "") -> Picture:
+    """An empty figure on its own canvas.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        describe: what it is going to show, in words (see `labkit.descriptions`); a function is
+            asked when somebody wants the words, not each time that a live plot is painted.
+    """
     figure = Picture(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
+    figure._describe = describe  # noqa: SLF001 - matplotlib copies and pickles by attributes
     FigureCanvasAgg(figure)
     return figure
 
@@ -80,14 +154,29 @@ def to_png(figure: Figure) -> bytes:
 
     Half the time of ``savefig``, which draws everything twice.
     """
+    buffer = io.BytesIO()
+    imsave(buffer, _painted(figure), format="png", pil_kwargs={"compress_level": 3})
+    return buffer.getvalue()
+
+
+def to_small_png(figure: Figure) -> bytes:
+    """The figure as a PNG picture of 256 colours, a third of the bytes, for a saved notebook."""
+    from PIL import Image
+
+    # Nothing is transparent: every figure here has a background.
+    painted = Image.fromarray(_painted(figure)).convert("RGB")
+    buffer = io.BytesIO()
+    painted.quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+def _painted(figure: Figure) -> np.ndarray[Any, Any]:
+    """Red, green, blue and opacity of every pixel."""
     canvas = figure.canvas
     if not isinstance(canvas, FigureCanvasAgg):
         canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
-    buffer = io.BytesIO()
-    rgba = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
-    imsave(buffer, rgba, format="png", pil_kwargs={"compress_level": 3})
-    return buffer.getvalue()
+    return np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
 
 
 def narrowing(ratio: Ratio, points: int = 40) -> list[tuple[int, float, float, float]]:
@@ -120,7 +209,11 @@ def narrowing(ratio: Ratio, points: int = 40) -> list[tuple[int, float, float, f
 def comparison_figure(comparison: Comparison) -> Figure:
     """Samples, speed-ups with their intervals, and peak memory where it was measured."""
     columns = 3 if comparison.memory else 2
-    figure = new_figure(4.2 * columns, 1.3 + 0.62 * len(comparison))
+    figure = new_figure(
+        4.2 * columns,
+        1.3 + 0.62 * len(comparison),
+        partial(descriptions.comparison, comparison),
+    )
     axes = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
     _draw_times(axes[0], comparison)
     _draw_speedups(axes[1], comparison)
@@ -133,7 +226,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def live_figures(comparison: Comparison) -> list[Figure]:
+def live_figures(comparison: Comparison) -> list[Picture]:
     """A run under way: the intervals as they narrow, the times so far, and the memory if measured.
 
     Separate figures, so that a page lets them stand side by side or one below the other.
@@ -146,24 +239,27 @@ def live_figures(comparison: Comparison) -> list[Figure]:
     lines = len(comparison) if _has_long_names(comparison) else math.ceil(len(comparison) / 2)
     top = max(0.6, 0.19 * lines + 0.05)
     height = max(height, top + 2.4)
-    intervals = _fixed_axes(3.8, height, left=0.85, top=top)
+    intervals = _fixed_axes(
+        3.8, height, partial(descriptions.intervals, comparison), left=0.85, top=top
+    )
     _draw_narrowing(intervals, comparison)
     labels = [line for label in _row_labels(comparison) for line in label.split("\n")]
     left = min(1.6, max(0.8, 0.2 + 0.083 * max(len(label) for label in labels)))
-    times = _fixed_axes(3.2, height, left=left)
+    times = _fixed_axes(3.2, height, partial(descriptions.times, comparison), left=left)
     _draw_times(times, comparison)
     _name_rows(times, comparison)
     drawn = [intervals, times]
     if comparison.memory:
-        memory = _fixed_axes(2.7, height, left=left)
+        memory = _fixed_axes(2.7, height, partial(descriptions.memory, comparison), left=left)
         _draw_memory(memory, comparison, ticks=1)
         _name_rows(memory, comparison, times=False)
         memory.set_xlabel("peak memory")
         drawn.append(memory)
     if len(placed(comparison)) > 1:
-        drawn.append(_fixed_axes(6.4, height, left=0.85, top=0.3, right=2.6))
+        words = partial(descriptions.pareto, comparison, QUALITY, SIZE)
+        drawn.append(_fixed_axes(6.4, height, words, left=0.85, top=0.3, right=2.6))
         _draw_pareto(drawn[-1], comparison)
-    return [cast("Figure", axes.figure) for axes in drawn]
+    return [cast("Picture", axes.figure) for axes in drawn]
 
 
 def pareto_figure(comparison: Comparison, quality: str = QUALITY, size: str = SIZE) -> Figure:
@@ -183,15 +279,23 @@ def pareto_figure(comparison: Comparison, quality: str = QUALITY, size: str = SI
             f"fewer than two variants have a time and {quality!r}; their metrics are {known}: "
             "give labkit.Variant(..., metrics={...})"
         )
-    axes = _fixed_axes(8.2, max(3.6, 1.0 + 0.3 * len(comparison)), left=0.85, top=0.3, right=2.9)
+    height = max(3.6, 1.0 + 0.3 * len(comparison))
+    words = partial(descriptions.pareto, comparison, quality, size)
+    axes = _fixed_axes(8.2, height, words, left=0.85, top=0.3, right=2.9)
     _draw_pareto(axes, comparison, quality, size)
     return cast("Figure", axes.figure)
 
 
 def _fixed_axes(
-    width: float, height: float, *, left: float, top: float = 0.6, right: float = 0.2
+    width: float,
+    height: float,
+    describe: Callable[[], str],
+    *,
+    left: float,
+    top: float = 0.6,
+    right: float = 0.2,
 ) -> Axes:
-    figure = new_figure(width, height)
+    figure = new_figure(width, height, describe)
     figure.set_layout_engine("none")
     bottom = 0.55
     box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
@@ -203,7 +307,7 @@ def sweep_figure(sweep: Sweep) -> Figure:
     measured = sweep.comparisons
     with_memory = any(c.memory for c in measured)
     rows = 3 if with_memory else 2
-    figure = new_figure(7.5, 1.0 + 2.5 * rows)
+    figure = new_figure(7.5, 1.0 + 2.5 * rows, partial(descriptions.sweep, sweep))
     axes = list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
     axis = sweep.swept[0]
     values = list(dict.fromkeys(p.parameters[axis] for p in sweep.points))
@@ -263,14 +367,22 @@ def curves_figure(
         xs: where the numbers stand on the horizontal axis, in this direction; None: 1, 2, ...
         log: a logarithmic vertical axis.
     """
-    figure = new_figure(7.0, 3.6)
+    lines = {
+        name: np.convolve(values, np.ones(smooth) / smooth, mode="valid").tolist()
+        for name, values in curves.items()
+    }
+    at = {
+        name: range(smooth, smooth + len(means)) if xs is None else xs
+        for name, means in lines.items()
+    }
+    upright = f"{y} (means of {smooth})" if smooth > 1 else y
+    figure = new_figure(7.0, 3.6, partial(descriptions.curves, lines, at, x, upright))
     axes = figure.add_subplot()
-    for number, (name, values) in enumerate(curves.items()):
+    for number, (name, means) in enumerate(lines.items()):
         colour, marker, line = style(number)
-        means = np.convolve(values, np.ones(smooth) / smooth, mode="valid")
         every = max(1, len(means) // 8)
         axes.plot(
-            np.arange(len(means)) + smooth if xs is None else xs,
+            at[name],
             means,
             line,
             color=colour,
@@ -284,7 +396,7 @@ def curves_figure(
         axes.invert_xaxis()
     if log:
         axes.set_yscale("log")
-    axes.set_ylabel(f"{y} (means of {smooth})" if smooth > 1 else y)
+    axes.set_ylabel(upright)
     axes.grid(visible=True, color="#dddddd", linewidth=0.6)
     # As many columns as fit: a character takes a twelfth of an inch, a line and its gaps one.
     widest = 1 + max(len(name) for name in curves) / 12
@@ -295,7 +407,7 @@ def curves_figure(
 
 def sensitivity_figure(found: Sensitivity) -> Figure:
     """The quality with one layer changed: a line for each change, over the layers."""
-    figure = new_figure(7.0, 3.6)
+    figure = new_figure(7.0, 3.6, partial(descriptions.sensitivity, found))
     axes = figure.add_subplot()
     layers = list(found.alone)
     axes.axhline(found.quality, color=COLOURS[0], linewidth=1.2, label="nothing changed")
@@ -314,7 +426,7 @@ def sensitivity_figure(found: Sensitivity) -> Figure:
 
 def ledger_figure(ledger: MemoryLedger) -> Figure:
     """Predicted and measured bytes of each part, and all of them over the steps."""
-    figure = new_figure(9.0, 3.6)
+    figure = new_figure(9.0, 3.6, partial(descriptions.ledger, ledger))
     parts, times = figure.subplots(1, 2)
     names = list(ledger.predicted.parts)
     largest = max(*ledger.predicted.parts.values(), *ledger.measured.parts.values(), 2**20)
@@ -327,7 +439,7 @@ def ledger_figure(ledger: MemoryLedger) -> Figure:
         held = [n for _, n in side.timeline]
         if number == 1:
             # Broad and pale, so that it shows below a measurement that lies on it.
-            times.plot(held, color=colour, linewidth=7, alpha=0.35)
+            times.plot(held, color=colour, linewidth=7, alpha=0.75)
         else:
             times.plot(held, line, marker=marker, color=colour, markersize=5)
     parts.set_yticks(range(len(names)), names)
@@ -411,7 +523,7 @@ def _draw_times(axes: Axes, comparison: Comparison) -> None:
 
 def _draw_speedups(axes: Axes, comparison: Comparison) -> None:
     share = comparison.resolution
-    axes.axvspan(1 / (1 + share), 1 + share, color="#dddddd", zorder=0)
+    axes.axvspan(1 / (1 + share), 1 + share, **_BAND)
     axes.axvline(1, color=COLOURS[0], linewidth=1.2)
     seen = [1.0]
     for row, (name, ratio) in enumerate(comparison.ratios.items(), start=1):
@@ -420,8 +532,9 @@ def _draw_speedups(axes: Axes, comparison: Comparison) -> None:
         colour, marker, _ = style(row)
         known = math.isfinite(ratio.high)
         low, high = (ratio.low, ratio.high) if known else (ratio.speedup, ratio.speedup)
-        axes.plot([low, high], [row, row], color=colour, linewidth=3, alpha=0.5)
-        axes.plot(ratio.speedup, row, marker, color=colour, markersize=7)
+        axes.plot([low, high], [row, row], color=colour, linewidth=3)
+        # The white rim sets the middle apart from its interval.
+        axes.plot(ratio.speedup, row, marker, color=colour, markersize=8, markeredgecolor="white")
         seen += [low, high]
         failure = comparison.failures.get(name)
         said = f"then {failure.kind}" if failure else ratio.verdict.value
@@ -430,7 +543,7 @@ def _draw_speedups(axes: Axes, comparison: Comparison) -> None:
             row - 0.22,
             f"{format_ratio(ratio.speedup)} {ratio.interval_text} {said}",
             transform=axes.get_yaxis_transform(),
-            color=_FAILED if failure else colour,
+            color=_FAILED if failure else "black",
             fontsize="small",
             ha="center",
             va="bottom",
@@ -458,7 +571,7 @@ def _draw_memory(axes: Axes, comparison: Comparison, *, ticks: int = 2) -> None:
         if name not in comparison.memory:
             continue
         peak_bytes = comparison.memory[name].peak_bytes
-        axes.barh(row, peak_bytes, height=0.4, color=colour, alpha=0.6)
+        axes.barh(row, peak_bytes, height=0.4, color=colour)
         inside = peak_bytes > 0.6 * largest
         axes.annotate(
             format_bytes(peak_bytes),
@@ -468,7 +581,7 @@ def _draw_memory(axes: Axes, comparison: Comparison, *, ticks: int = 2) -> None:
             ha="right" if inside else "left",
             va="center",
             fontsize="small",
-            color="white" if inside else "black",
+            color=ink(colour) if inside else "black",
             fontweight="bold" if inside else "normal",
         )
     axes.set_xlim(0, largest * 1.05)
@@ -487,7 +600,7 @@ def _draw_narrowing(axes: Axes, comparison: Comparison) -> None:
     width = 22 if long else 9
     axes.axhline(1, color=COLOURS[0], linewidth=1.2, label=_cut(comparison.baseline, width))
     share = comparison.resolution
-    axes.axhspan(1 / (1 + share), 1 + share, color="#dddddd", zorder=0)
+    axes.axhspan(1 / (1 + share), 1 + share, **_BAND)
     seen, rounds = [1.0], 0
     for number, (name, ratio) in enumerate(comparison.ratios.items(), start=1):
         path = narrowing(ratio)
@@ -495,7 +608,7 @@ def _draw_narrowing(axes: Axes, comparison: Comparison) -> None:
             continue
         colour, marker, line = style(number)
         xs, lows, middles, highs = zip(*path, strict=True)
-        axes.fill_between(xs, lows, highs, color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between(xs, lows, highs, fc=(colour, 0.2), ec=colour, linewidth=0.6)
         label = f"{_cut(name, width)} {format_ratio(ratio.speedup)}"
         axes.plot(xs, middles, line, color=colour, linewidth=1.8, label=label)
         axes.plot(xs[-1], middles[-1], marker, color=colour)
@@ -536,7 +649,7 @@ def _draw_pareto(
             continue
         colour, marker, _ = style(number)
         share = sizes[name] / largest if math.isfinite(sizes[name]) else 0.1
-        axes.scatter(*at[name], s=900 * share, color=colour, alpha=0.25, linewidths=0)
+        axes.scatter(*at[name], s=900 * share, fc=(colour, 0.25), ec=colour, linewidths=0.6)
         label = _cut(name, 24)
         if math.isfinite(sizes[name]):
             label += f", {format_bytes(sizes[name])}"
@@ -594,8 +707,7 @@ def _draw_series(
             [r.low for _, r in known],
             [r.high for _, r in known],
             color=look["color"],
-            linewidth=3,
-            alpha=0.4,
+            linewidth=2,
         )
         where = sweep.crossover(name)
         if where is not None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit import kineto
-from labkit.plots import COLOURS, new_figure
+from labkit import descriptions, kineto
+from labkit.plots import COLOURS, ink, new_figure
 from labkit.units import format_bytes, format_share, format_time
 
 if TYPE_CHECKING:
@@ -203,25 +203,33 @@ def flame_figure(profiler: Any, root: str, depth: int = 6) -> Figure:
     if not roots:
         raise ValueError(f"no block {root!r} was recorded: with record_function({root!r}): ...")
     top = roots[-1]
-    figure = new_figure(9.0, 1.0 + 0.42 * (depth + 1))
-    axes = figure.add_subplot()
     start_us, whole_us = top.time_range.start, top.time_range.elapsed_us()
+    children = [
+        (child.name.removeprefix("aten::"), child.time_range.elapsed_us())
+        for child in top.cpu_children
+    ]
+    words = descriptions.flames(root, whole_us, children)
+    figure = new_figure(9.0, 1.0 + 0.42 * (depth + 1), words)
+    axes = figure.add_subplot()
 
     def draw(event: Any, level: int, colour: str) -> None:
         left, width = event.time_range.start - start_us, event.time_range.elapsed_us()
         if width < 0.004 * whole_us or level > depth:
             return
-        axes.barh(
-            level, width, 0.9, left, color=colour, alpha=0.75, edgecolor="white", linewidth=0.6
-        )
+        axes.barh(level, width, 0.9, left, color=colour, edgecolor="white", linewidth=0.6)
         # A letter takes about 0.9 % of the width.
         letters = int(width / whole_us * 100 / 0.95)
         name = event.name.removeprefix("aten::")
         if letters >= 4:
             text = name if len(name) <= letters else name[: letters - 1] + "…"
-            ink = "white" if colour in {"#000000", "#0072B2"} else "black"
             axes.text(
-                left + width / 2, level, text, ha="center", va="center", fontsize=7.5, color=ink
+                left + width / 2,
+                level,
+                text,
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                color=ink(colour),
             )
         for number, child in enumerate(event.cpu_children):
             shade = COLOURS[1 + number % 6] if level == 0 else colour

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.ticker import FuncFormatter
 
+from labkit import descriptions
 from labkit.plots import new_figure, style
 from labkit.units import format_rate, format_share
 
@@ -92,7 +94,7 @@ def place(peaks: Peaks, comparison: Comparison) -> list[RooflinePoint]:
 def roofline_figure(peaks: Peaks, *comparisons: Comparison) -> Figure:
     """The roof of memory and arithmetic, the best cache's roof, and the variants under them."""
     points = [point for c in comparisons for point in place(peaks, c)]
-    figure = new_figure(8.0, 4.6)
+    figure = new_figure(8.0, 4.6, partial(descriptions.roofline, peaks, points))
     axes = figure.add_subplot()
     seen = [p.intensity_flops_per_byte for p in points]
     low = min([peaks.ridge_flops_per_byte / 64, *(x / 4 for x in seen)])

@@ -7,10 +7,12 @@ marker, a line style or a pattern.
 from __future__ import annotations
 
 import textwrap
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
+from labkit import descriptions
 from labkit.assumptions import overlap_words, seconds
 from labkit.language_models import gigabytes
 from labkit.plots import COLOURS, new_figure, style
@@ -50,7 +52,7 @@ def link_figure(link: Link) -> Figure:
     """
     if not link.points:
         raise ValueError("this link was written down, not fitted: use Link.fit(points)")
-    figure = new_figure(6.4, 3.6)
+    figure = new_figure(6.4, 3.6, partial(descriptions.link, link))
     axes = figure.add_subplot()
     sizes = sorted({n for n, _ in link.points})
     collective, ranks = link.fitted
@@ -77,7 +79,8 @@ def weak_scaling_figure(found: WeakScaling) -> Figure:
     Args:
         found: predictions.
     """
-    figure = new_figure(9.0, 4.6)
+    words = {overlap: overlap_words(overlap) for overlap in found.steps}
+    figure = new_figure(9.0, 4.6, partial(descriptions.weak_scaling, found, words))
     throughput, efficiency = figure.subplots(1, 2)
     ranks = [step.ranks for step in next(iter(found.steps.values()))]
     throughput.plot(ranks, ranks, ":", color=COLOURS[0], label="as many times as ranks")
@@ -86,9 +89,7 @@ def weak_scaling_figure(found: WeakScaling) -> Figure:
         # The first is the broadest, so that it shows below one that lies on it.
         size = max(4, 11 - 3 * number)
         look = {"color": colour, "marker": marker, "linestyle": line, "markersize": size}
-        throughput.plot(
-            ranks, [step.speedup for step in steps], label=overlap_words(overlap), **look
-        )
+        throughput.plot(ranks, [step.speedup for step in steps], label=words[overlap], **look)
         efficiency.plot(ranks, [step.efficiency for step in steps], **look)
     for axes in (throughput, efficiency):
         axes.set_xscale("log", base=2)
@@ -130,7 +131,7 @@ def plan_figure(plan: Plan, most: int = 8) -> Figure:
             f"{plan.title}: no split comes out even; print(plan) says why. Give another gpus= "
             "or batch="
         )
-    figure = new_figure(10.5, 2.9 + 0.48 * len(drawn))
+    figure = new_figure(10.5, 2.9 + 0.48 * len(drawn), partial(descriptions.plan, plan, drawn))
     memory, time = figure.subplots(1, 2, sharey=True)
     _stack(memory, [found.memory.parts for found in drawn])
     _stack(time, [found.times_s if found.fits else {} for found in drawn])

@@ -9,6 +9,7 @@ and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import subprocess
 import sys
@@ -157,23 +158,27 @@ def naive_figure(claims: Sequence[NaiveClaims], comparison: Comparison) -> Figur
         claims: of several timers.
         comparison: of the same two functions; its second variant is shown.
     """
+    from labkit import descriptions
     from labkit.plots import new_figure, style
 
     ratio = comparison[comparison.names[1]]
-    figure = new_figure(8.0, 1.3 + 0.5 * (len(claims) + 1))
+    words = functools.partial(descriptions.naive, claims, comparison)
+    figure = new_figure(8.0, 1.3 + 0.5 * (len(claims) + 1), words)
     axes = figure.add_subplot()
     axes.axvline(1, color="black", linewidth=1.2)
     for row, claim in enumerate(claims):
         colour, marker, _ = style(row + 1)
-        axes.plot(claim.speedups, [row] * len(claim.speedups), marker, color=colour, alpha=0.6)
+        rows = [row] * len(claim.speedups)
+        # Where points lie on each other their rims still show them.
+        axes.plot(claim.speedups, rows, marker, mec=colour, mfc=(colour, 0.4))
     low, high = (
         (ratio.low, ratio.high) if math.isfinite(ratio.high) else (ratio.speedup, ratio.speedup)
     )
-    axes.plot([low, high], [len(claims)] * 2, color="black", linewidth=4, alpha=0.5)
-    axes.plot(ratio.speedup, len(claims), "o", color="black")
-    rows = [c.timer.replace("_", " ") for c in claims] + ["labkit.compare (interval)"]
-    axes.set_yticks(range(len(rows)), rows)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.plot([low, high], [len(claims)] * 2, color="black", linewidth=4)
+    axes.plot(ratio.speedup, len(claims), "o", color="black", mec="white", markersize=8)
+    names = [c.timer.replace("_", " ") for c in claims] + ["labkit.compare (interval)"]
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xscale("log")
     seen = [s for c in claims for s in c.speedups] + [low, high]
     # The same distance on both sides of 1, and never so near that 1 % fills the picture.

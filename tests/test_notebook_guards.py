@@ -264,6 +264,7 @@ def test_nbval_reads_every_rule():
         ("a\nnoise: 20 % more. Remedy: close it.\nb", "a\nb"),
         ("<ul><li>drift: 3 %. Remedy: wait.</li></ul>", "<ul></ul>"),
         ("<svg a='1'><path d='M1,2'/></svg>", "<svg a='2'></svg>"),
+        ("Picture: b 2.00x, faster.", "Picture: b 1.01x, the same."),
         ("|------|", "|---------|"),
         (
             "7 function calls (6 primitive calls) in 0.1 seconds",
