@@ -46,6 +46,8 @@ _HOMES = {
     "Explanation": "explaining",
     "measure_peaks": "peaks",
     "memory_ledger": "ledger",
+    "quiz": "quizzes",
+    "summary": "summaries",
     "LabkitError": "errors",
     "AgreementError": "errors",
     "ResolutionError": "errors",
@@ -57,8 +59,8 @@ _HOMES = {
 }
 # Modules that are used by their own name: lab.quantize.try_all(...).
 _MODULES = (
-    *("clients", "clusters", "distill", "laws", "parallel", "plots", "prune", "quantize"),
-    *("runtimes", "scaling", "search", "seeds", "sensitivity", "training", "units"),
+    *("clients", "clusters", "distill", "laws", "parallel", "plots", "progress", "prune"),
+    *("quantize", "runtimes", "scaling", "search", "seeds", "sensitivity", "training", "units"),
 )
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from labkit import laws as laws
     from labkit import parallel as parallel
     from labkit import plots as plots
+    from labkit import progress as progress
     from labkit import prune as prune
     from labkit import quantize as quantize
     from labkit import runtimes as runtimes
@@ -102,6 +105,7 @@ if TYPE_CHECKING:
     from labkit.machines import machine as machine
     from labkit.panel import Panel as Panel
     from labkit.peaks import measure_peaks as measure_peaks
+    from labkit.quizzes import quiz as quiz
     from labkit.recordings import recorded as recorded
     from labkit.records import history as history
     from labkit.regressions import compare_functions as compare_functions
@@ -110,6 +114,7 @@ if TYPE_CHECKING:
     from labkit.results import Ratio as Ratio
     from labkit.revisions import compare_revisions as compare_revisions
     from labkit.statistics import Verdict as Verdict
+    from labkit.summaries import summary as summary
     from labkit.sweeps import Sweep as Sweep
     from labkit.trials import Failure as Failure
     from labkit.trials import PeakMemory as PeakMemory

@@ -12,6 +12,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from labkit import progress
 from labkit.errors import LabkitError
 from labkit.recorder import Settings
 from labkit.sweeps import Sweep, SweepPoint
@@ -331,8 +332,10 @@ class Session:
             self._keep(found.parameters, None if error else found, error)
         self._last = found
         self._next()
-        if self._run is None and self.keep:
-            self._record()
+        if self._run is None:
+            if self.keep:
+                self._record()
+            self._remember()
 
     def _record(self) -> None:
         """Keep what was measured; whatever goes wrong with that, the result stays."""
@@ -347,6 +350,12 @@ class Session:
             self.not_kept = f"No record was kept: {reason}. The result is still here, below."
         else:
             self.kept = f"Kept as {path.name} in {path.parent}"
+
+    def _remember(self) -> None:
+        """Keep the learner's progress; that it cannot be kept is one quiet line."""
+        result = self.sweep_result if self._swept else self._last
+        if result is not None:
+            self.kept = " ".join(filter(None, [self.kept, progress.keep_run(result, self.score)]))
 
     def _keep(self, values: Any, comparison: Comparison | None, error: str = "") -> None:
         at = {name: values[name] for name in self._swept}

@@ -213,13 +213,12 @@ class Sweep:
         return seal(self.to_dict())
 
     @classmethod
-    def from_json(cls, text: str) -> Sweep:
-        """Read what `to_json` wrote.
+    def from_dict(cls, data: Mapping[str, Any]) -> Sweep:
+        """Read what `to_dict` wrote.
 
         Raises:
-            ValueError: it is cut off, was changed, is of a newer version, or no sweep.
+            ValueError: if it is not a sweep.
         """
-        data = unseal(text)
         if data.get("kind") != "sweep":
             raise ValueError(f"kind is {data.get('kind')!r}: not a sweep saved by labkit")
         points = tuple(
@@ -232,6 +231,15 @@ class Sweep:
             for p in data["points"]
         )
         return cls(tuple(data["swept"]), points, data["title"])
+
+    @classmethod
+    def from_json(cls, text: str) -> Sweep:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: it is cut off, was changed, is of a newer version, or no sweep.
+        """
+        return cls.from_dict(unseal(text))
 
     def save(self, path: str | Path | None = None, *, person: str | None = None) -> Path:
         """Keep the sweep with all raw samples as JSON, written whole or not at all.

@@ -168,6 +168,7 @@ def start_server(base, root):
     # What belongs to the user, or to the JupyterLab that the tests may be started from.
     foreign = ("JUPYTER", "JPY_", "IPYTHON", "XDG_", "LABKIT", "TQDM")
     env = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+    env["LABKIT_PROGRESS"] = str(base / "progress")
     folders = {
         "HOME": "home",
         "JUPYTER_CONFIG_DIR": "config",
