@@ -34,6 +34,7 @@ _HOMES = {
     "check": "claims",
     "Panel": "panel",
     "history": "records",
+    "board": "boards",
     "compare_records": "regressions",
     "compare_functions": "regressions",
     "compare_revisions": "revisions",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from labkit.api import compare as compare
     from labkit.api import measure as measure
     from labkit.api import peak_memory as peak_memory
+    from labkit.boards import board as board
     from labkit.caveats import Caveat as Caveat
     from labkit.claims import Claim as Claim
     from labkit.claims import check as check
