@@ -12,8 +12,9 @@ from labkit.recorder import Recorder, Settings
 from labkit.samplers import check_device, sampler_for
 from labkit.timing import Finished, Metrics, Plan, measure_rounds
 from labkit.traces import CompileWatch
+from labkit.turns import queue_lock
 from labkit.variants import Variant, as_variants
-from labkit.worker import Run, queue_lock, resolution_refused
+from labkit.worker import Run, resolution_refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -16,9 +16,9 @@ import time
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from labkit.caveats import ways_to_resolve
 from labkit.child import STAGES, Disagreement, Job, read_state, write_new_state
@@ -30,14 +30,13 @@ from labkit.pickling import dump_variants
 from labkit.recorder import Recorder, Settings
 from labkit.timing import Finished, Plan, Rounds, Stage
 from labkit.trials import Failure, NoiseFloor
-
-if sys.platform != "win32":
-    import fcntl
+from labkit.turns import queue_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from labkit.results import Comparison
+    from labkit.turns import Lock
     from labkit.variants import Variant
 
 
@@ -50,76 +49,6 @@ class Status(StrEnum):
     DONE = "done"
     STOPPED = "stopped"
     FAILED = "failed"
-
-
-def queue_lock(at_once: int = 1) -> FileLock | SharedLock:
-    """The lock that timed runs of one user on one machine queue for.
-
-    Args:
-        at_once: 1: alone; more: together with other runs that say so, up to this many.
-    """
-    owner = os.getuid() if hasattr(os, "getuid") else "user"
-    path = Path(tempfile.gettempdir()) / f"labkit-{owner}.lock"
-    return SharedLock(path, at_once) if at_once > 1 else FileLock(path, thread_local=False)
-
-
-class SharedLock:
-    """A share of the lock file that a `FileLock` takes for itself, and one of a few places.
-
-    ``flock`` knows both kinds, and lets go when the process ends, however it ends.
-
-    Args:
-        path: of the lock file.
-        places: how many may have a share at the same time.
-    """
-
-    def __init__(self, path: Path, places: int) -> None:
-        self._path = path
-        self._places = places
-        self._held: list[int] = []
-
-    def acquire(self, timeout: float = 0) -> None:
-        """Take a share now.
-
-        Args:
-            timeout: 0, as nobody waits in here.
-
-        Raises:
-            Timeout: somebody is alone on the machine, or all places are taken.
-        """
-        if timeout:
-            raise ValueError(f"timeout={timeout}: ask again instead")
-        if not self._take(self._path, fcntl.LOCK_SH):
-            raise Timeout(str(self._path))
-        for number in range(self._places):
-            if self._take(self._path.with_suffix(f".{number}"), fcntl.LOCK_EX):
-                return
-        self.release()
-        raise Timeout(str(self._path))
-
-    def _take(self, path: Path, kind: int) -> bool:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        except BaseException as error:
-            os.close(handle)
-            if isinstance(error, BlockingIOError):
-                return False
-            raise
-        self._held.append(handle)
-        return True
-
-    def release(self) -> None:
-        """Give it back; a second time does nothing."""
-        while self._held:
-            os.close(self._held.pop())
-
-    def __enter__(self) -> Self:
-        self.acquire()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
 
 
 def share_of(settings: Settings) -> tuple[Settings, int]:
@@ -189,7 +118,7 @@ class Run:
         self._jobs: list[tuple[str, tuple[str, ...]]] = []
         self._job: tuple[str, tuple[str, ...]] = ("", ())
         self._worker: Worker | None = None
-        self._lock: FileLock | SharedLock | None = None
+        self._lock: Lock | None = None
         self._state_path = ""
         self._places: list[Place] = []
         self._measured_s = 0.0

@@ -23,8 +23,9 @@ from labkit import clients
 from labkit.recorder import Settings
 from labkit.sweeps import SweepPoint
 from labkit.trials import Trial
+from labkit.turns import queue_lock
 from labkit.variants import as_variants
-from labkit.worker import Run, SharedLock, Status, queue_lock
+from labkit.worker import Run, Status
 
 pytest.importorskip("distributed", reason="the extra labkit[cluster] is not installed")
 from distributed import Client, LocalCluster
@@ -194,25 +195,6 @@ def test_there_are_never_more_at_once_than_cores():
         run = Run(as_variants({"a": len, "b": len}), settings)
         assert run.settings.at_once == expected
         assert run.threads * run.settings.at_once <= cores
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there, points take the machine alone")
-def test_a_share_ends_with_the_process_that_has_it(tmp_path):
-    path = tmp_path / "x.lock"
-    code = (
-        "import sys, pathlib; from labkit.worker import SharedLock\n"
-        "SharedLock(pathlib.Path(sys.argv[1]), 1).acquire(); print(1, flush=True); input()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
-        holder.stdout.readline()
-        mine = SharedLock(path, 1)
-        with pytest.raises(Timeout):
-            mine.acquire()
-        holder.kill()
-    mine.acquire()
-    mine.release()
 
 
 @needs_two_cores

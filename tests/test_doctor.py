@@ -17,7 +17,7 @@ from labkit.cgroups import usable_cores
 from labkit.checkups import WIDGETS
 from labkit.findings import Finding, Status, collected, summary, text
 from labkit.machines import machine
-from labkit.worker import queue_lock
+from labkit.turns import queue_lock
 
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 2**30
