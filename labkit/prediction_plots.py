@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
+from labkit.descriptions import joined
 from labkit.plots import COLOURS, new_figure
+from labkit.units import format_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from matplotlib.figure import Figure
-
+    from labkit.plots import Picture
     from labkit.progress import PanelRun
 
 _LABEL = 42
 
 
-def predictions_figure(runs: Sequence[PanelRun]) -> Figure:
+def predictions_figure(runs: Sequence[PanelRun]) -> Picture:
     """One row a run: the prediction, the result with its interval, the way between them.
 
     Args:
@@ -31,7 +32,7 @@ def predictions_figure(runs: Sequence[PanelRun]) -> Figure:
     """
     if not runs:
         raise ValueError("there is no run to draw")
-    figure = new_figure(8.0, 1.1 + 0.34 * len(runs))
+    figure = new_figure(8.0, 1.1 + 0.34 * len(runs), _in_words(runs))
     axes = figure.add_subplot()
     axes.axvline(1, color=COLOURS[0], linewidth=1.2)
     seen = [1.0]
@@ -83,6 +84,15 @@ def predictions_figure(runs: Sequence[PanelRun]) -> Figure:
     # Above the axes, where no row can lie under it.
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
+
+
+def _in_words(runs: Sequence[PanelRun]) -> str:
+    parts = [
+        f"{run.label}: you said {format_ratio(run.predicted)}, measured "
+        f"{format_ratio(run.speedup)} [{format_ratio(run.low)}, {format_ratio(run.high)}]"
+        for run in runs
+    ]
+    return f"Predictions and results on a logarithmic axis: {joined(parts)}."
 
 
 def _ticks(low: float, high: float, most: int = 9) -> list[float]:

@@ -6,10 +6,11 @@ is kept by `labkit.progress`, on this computer alone; nothing of it is in the sa
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FOLDER = Path("data", "quizzes")
-_STYLE = """<style>
+_STYLE = """
 .labkit-quiz { border: 1px solid var(--jp-border-color2, #ccc); padding: 8px 12px;
   max-width: 760px; color: var(--jp-ui-font-color1, inherit); }
 .labkit-quiz .widget-html-content, .labkit-quiz .jupyter-widgets-html-content {
@@ -31,12 +32,12 @@ _STYLE = """<style>
 .labkit-quiz h5 { margin: 8px 0 2px 0; font-size: inherit; font-weight: 600; }
 .labkit-quiz p { margin: 2px 0; }
 .labkit-quiz .widget-radio-box label { height: auto; line-height: 1.4; white-space: normal;
-  padding: 2px 0; }
-.labkit-quiz .widget-radio-box input { width: 16px; height: 16px; margin: 1px 8px 0 0; }
-.labkit-quiz .widget-radio-box input:focus-visible {
-  outline: 2px solid var(--jp-brand-color1, #06c); outline-offset: 1px; }
+  padding: 2px 0; display: flex; flex-direction: row-reverse; justify-content: flex-end; }
+.labkit-quiz .widget-radio-box input { flex: none; width: 16px; height: 16px;
+  margin: 1px 8px 0 2px; }
+.labkit-quiz :focus-visible { outline: 3px solid currentColor !important; outline-offset: 1px; }
 .labkit-quiz .widget-radio { height: auto; }
-</style>"""
+"""
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,9 @@ class Quiz:
         if self._radios[question].index != choice:
             self._radios[question].index = choice
         mark = "\u2713" if chosen.correct else "\u2717"
-        self._feedback[question].value = _status(f'<span aria-hidden="true">{mark} </span>', said)
-        self._score.value = _status("", self.score)
-        self._notice.value = _status("", notice) if notice else ""
+        self._feedback[question].value = _line(said, mark)
+        self._score.value = _line(self.score)
+        self._notice.value = _line(notice) if notice else ""
         return said
 
     def check(self, question: int) -> None:
@@ -146,7 +147,7 @@ class Quiz:
         self._question(question)
         chosen = self._radios[question].index
         if chosen is None:
-            self._feedback[question].value = _status("", "Choose an answer first.")
+            self._feedback[question].value = _line("Choose an answer first.")
         else:
             self.answer(question, chosen)
 
@@ -176,18 +177,20 @@ class Quiz:
                 layout=widgets.Layout(width="150px"),
             )
             button.on_click(partial(self._on_check, number))
-            feedback = widgets.HTML()
+            feedback = _live("")
             self._radios.append(radios)
             self._feedback.append(feedback)
             heading = widgets.HTML(f"<h5>{number + 1}. {_marked(question.text)}</h5>")
-            rows.append(widgets.VBox([heading, radios, button, feedback]))
-        self._score = widgets.HTML(_status("", self.score))
-        self._notice = widgets.HTML()
+            row = widgets.VBox([heading, radios, button, feedback])
+            row.add_class("labkit-question")
+            rows.append(row)
+        self._score = _live(_line(self.score))
+        self._notice = _live("")
         where = "Answers are kept on this computer only, for <code>lab.summary()</code>."
         kept = f"<p>{where}</p>" if progress.folder() is not None else ""
         self.widget = widgets.VBox(
             [
-                widgets.HTML(f"{_STYLE}<h4>Quiz: {escape(self.name)}</h4>"),
+                widgets.HTML(f"{_head()}<h4>Quiz: {escape(self.name)}</h4>"),
                 *rows,
                 self._score,
                 widgets.HTML(kept),
@@ -231,17 +234,20 @@ class Quiz:
 def quiz(name: str | Path) -> Quiz:
     """The quiz of a notebook.
 
+    The answers to a question come in another order than in the file, always in the same one.
+
     Args:
         name: such as "05-pruning": looked for in data/quizzes beside the folder of the notebook
-            (or in, or above it); or the path of a JSON file.
+            (or in, or above it); or the path of a JSON file: a list of questions, each with
+            "question", "type" ("multiple_choice") and "answers", each of these with "answer",
+            "correct" (true for one of them) and "feedback".
 
     Returns:
         A cell shows it; `Quiz.answer` answers without a front end.
 
     Raises:
         FileNotFoundError: there is no such quiz.
-        ValueError: the file is not a list of multiple-choice questions with one right answer
-            each, in the format of jupyterquiz.
+        ValueError: the file is none like that.
     """
     path = _find(name)
     try:
@@ -302,7 +308,13 @@ def _read(item: Any, where: str) -> Question:
     right = sum(choice.correct for choice in choices)
     if right != 1:
         raise ValueError(f"{where}: one answer has to be correct, not {right}")
-    return Question(text, choices)
+    # People write the right answer first. Not by chance: the order stands in the notebook, and is
+    # the same with every version of Python.
+    return Question(text, tuple(sorted(choices, key=lambda choice: _digest(text, choice.text))))
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def _marked(text: str) -> str:
@@ -310,5 +322,19 @@ def _marked(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
-def _status(before: str, text: str) -> str:
-    return f'<p role="status">{before}{_marked(text)}</p>'
+def _line(text: str, mark: str = "") -> str:
+    seen = f'<span aria-hidden="true">{mark} </span>' if mark else ""
+    return f"<p>{seen}{_marked(text)}</p>"
+
+
+def _live(value: str) -> widgets.HTML:
+    """Text that is announced when it changes: quiz.js says so to the page."""
+    widget = widgets.HTML(value)
+    widget.add_class("labkit-live")
+    return widget
+
+
+@cache
+def _head() -> str:
+    script = Path(__file__).with_name("quiz.js").read_text(encoding="utf-8")
+    return f'<style onload="{escape(script)}">{_STYLE}</style>'

@@ -312,10 +312,7 @@ def _predictions(kept: Progress) -> str:
 
     said = _calibration(runs)
     shown = runs[::-1][:_MOST_ROWS]
-    picture = _picture(
-        predictions_figure(shown),
-        f"Predictions and results on a logarithmic axis; the table has the numbers. {said[0]}",
-    )
+    picture = _picture(predictions_figure(shown))
     rows = [
         [
             run.label,
@@ -371,7 +368,7 @@ def _result_figure(each: PanelResult) -> str:
         if isinstance(each.result, Sweep):
             # Two pictures in one: as it is, it would fill half of a printed page.
             figure.set_size_inches(7, 4.4)
-        picture = _picture(figure, f"Plot of {_title(each)}. {' '.join(said)}")
+        picture = _picture(figure)
     except Exception as error:
         # Kept by another version, perhaps: the words are still true.
         picture = f"<p>It cannot be drawn ({escape(type(error).__name__)}).</p>"
@@ -503,11 +500,12 @@ def _replace(target: Path, text: str) -> None:
         ) from error
 
 
-def _picture(figure: Figure, alt: str) -> str:
+def _picture(figure: Figure) -> str:
     from labkit import plots
 
     figure.set_dpi(_DPI)
-    png = base64.b64encode(plots.to_png(figure)).decode()
+    png = base64.b64encode(plots.to_small_png(figure)).decode()
+    alt = figure.description if isinstance(figure, plots.Picture) else ""
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{png}">'
 
 

@@ -311,18 +311,3 @@ def test_results_are_compared_by_their_claims():
     trials = {name: Trial(name, (1.0,), (0,)) for name in ("a", "b")}
     html = Comparison(trials)._repr_html_()
     assert sanitize(f"<b>{html}</b>{html}") == "<b><result></b><result>"
-
-
-def test_a_quiz_is_the_same_quiz():
-    display = pytest.importorskip("jupyterquiz.dynamic.display")
-
-    def outputs():
-        shown = []
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(display, "display", shown.append)
-            answer = {"type": "value", "value": 2, "correct": True, "feedback": "yes"}
-            question = {"question": "1 + 1?", "type": "numeric", "answers": [answer]}
-            display.display_quiz([question])
-        return [sanitize(output.data) for output in shown]
-
-    assert outputs() == outputs()

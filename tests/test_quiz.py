@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import ipywidgets
@@ -68,6 +69,13 @@ def test_every_notebook_asks_its_quiz_and_names_the_summary(path):
     assert any("lab.summary()" in "".join(c["source"]) for c in cells if c["cell_type"] != "code")
 
 
+def test_the_place_of_the_right_answer_tells_nothing():
+    questions = [question for path in QUIZZES for question in lab.quiz(path).questions]
+    places = Counter([c.correct for c in question.choices].index(True) for question in questions)
+    assert len(questions) > 30
+    assert all(len(questions) / 10 < places[place] < len(questions) / 2 for place in range(3))
+
+
 def test_every_quiz_has_a_notebook():
     assert [path.stem for path in QUIZZES] == [path.stem for path in NOTEBOOKS]
 
@@ -101,15 +109,17 @@ def test_the_buttons_do_the_same(sums):
     assert [radio.index for radio in radios] == [None, None]
 
     def said():
-        return [w.value for w in inside(sums.widget, ipywidgets.HTML) if 'role="status"' in w.value]
+        return [
+            w.value for w in inside(sums.widget, ipywidgets.HTML) if "labkit-live" in w._dom_classes
+        ]
 
     buttons[0].click()
     assert "Choose an answer first." in said()[0]
     radios[0].index = 1
-    assert "0 of 2 right, 0 at the first try; 2 not" in said()[-1]  # chosen is not yet checked
+    assert "0 of 2 right, 0 at the first try; 2 not" in said()[2]  # chosen is not yet checked
     buttons[0].click()
     assert "Not right. Count with <code>sum</code>, and &lt;i&gt;look&lt;/i&gt;." in said()[0]
-    assert "1 not answered yet" in said()[-1]
+    assert "1 not answered yet" in said()[2]
     sums.answer(1, 2)
     assert radios[1].index == 2
 
