@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from labkit import tables
+from labkit import frontend, tables
 from labkit.controls import allowed, make_control, show_value
 from labkit.files import records_folder
 from labkit.machines import machine
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from labkit import plots
     from labkit.experiments import Experiment
     from labkit.results import Comparison
     from labkit.sweeps import Sweep
@@ -42,25 +43,9 @@ _PAINT_S = 0.2
 _PAINT_ON_FEW_CORES_S = 0.34
 # Painting takes at most a quarter of one core.
 _PAINT_PAUSE = 3
+# A screen reader hears of a run no more often than this.
+_SAY_S = 5.0
 
-_STYLE = """<style>
-.labkit-panel { border: 1px solid var(--jp-border-color2, #ccc); padding: 8px 12px;
-  max-width: 1240px; color: var(--jp-ui-font-color1, inherit); }
-.labkit-panel .widget-html-content, .labkit-panel .jupyter-widgets-html-content {
-  line-height: 1.4; white-space: normal; overflow-x: auto; }
-.labkit-panel h4 { margin: 0 0 2px 0; }
-.labkit-panel p { margin: 2px 0; }
-.labkit-panel table { border-collapse: collapse; }
-.labkit-panel caption { text-align: left; font-style: italic; }
-.labkit-panel th, .labkit-panel td { padding: 2px 12px 2px 0; text-align: left; white-space: nowrap;
-  border-bottom: 1px solid var(--jp-border-color2, #ccc); }
-.labkit-panel a, .labkit-panel a:visited { color: var(--jp-content-link-color, #06c);
-  margin-right: 1em; }
-.labkit-panel .labkit-error { border-left: 4px solid var(--jp-error-color1, #a00);
-  padding-left: 8px; }
-.labkit-panel .labkit-verdict { font-weight: 600; }
-.labkit-panel img { max-width: 100%; height: auto; flex: 0 1 auto; }
-</style>"""
 _ROW = {"display": "flex", "flex_flow": "row wrap", "align_items": "center"}
 
 # The last panel of each experiment: a cell that is run again must not leave a run behind that
@@ -98,6 +83,7 @@ class Panel:
         self._ticker = Ticker(self._tick)
         self._painted_s = 0.0
         self._paint_took_s = 0.0
+        self._said_s = 0.0
         self._seen: tuple[Any, ...] = ()
         few = machine().usable_cores < 2
         self._paint_every_s = _PAINT_ON_FEW_CORES_S if few else _PAINT_S
@@ -322,16 +308,16 @@ class Panel:
             style={"description_width": "initial"},
             layout=widgets.Layout(width="170px"),
         )
-        self._progress = widgets.FloatProgress(
-            min=0.0, max=1.0, layout=widgets.Layout(width="220px")
-        )
-        self._stage = widgets.HTML()
-        self._message = widgets.HTML()
+        self._progress, self._stage = widgets.HTML(), _live()
+        self._said, self._message = _live(), widgets.HTML()
+        self._said.add_class(frontend.UNSEEN)
         # The intervals, the times, the memory, the frontier; a sweep takes the first.
         self._pictures = [
             widgets.Image(format="png", layout=widgets.Layout(display="none")) for _ in range(4)
         ]
-        self._verdict, self._table, self._notes = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self._words = widgets.HTML()
+        self._words.add_class(frontend.WORDS)
+        self._verdict, self._table, self._notes = _live(), widgets.HTML(), widgets.HTML()
         self._why = widgets.HTML()
         self._downloads = widgets.HTML()
         self._keep = widgets.Checkbox(
@@ -349,12 +335,12 @@ class Panel:
         )
         self._keep.observe(self._on_keep, "value")
         self._person.observe(self._on_keep, "value")
-        self._kept = widgets.HTML()
+        self._kept = _live()
         sweep_controls = [self._sweep_button, self._sweep_over] if swept else []
         ask = [self._question, self._prediction] if session.predict_first else []
         self.widget = widgets.VBox(
             [
-                widgets.HTML(_STYLE + title),
+                widgets.HTML(frontend.head() + title),
                 widgets.HBox(list(self._controls.values()), layout=widgets.Layout(**_ROW)),
                 widgets.VBox(ask),
                 widgets.HBox(
@@ -363,9 +349,11 @@ class Panel:
                 ),
                 widgets.HBox([self._keep, self._person], layout=widgets.Layout(**_ROW)),
                 widgets.HBox([self._progress, self._stage], layout=widgets.Layout(**_ROW)),
+                self._said,
                 self._message,
                 self._kept,
                 widgets.HBox(self._pictures, layout=widgets.Layout(**_ROW)),
+                self._words,
                 self._verdict,
                 self._table,
                 self._why,
@@ -374,7 +362,7 @@ class Panel:
                 self._downloads,
             ]
         )
-        self.widget.add_class("labkit-panel")
+        self.widget.add_class(frontend.PANEL)
 
     def _show(self, *, picture: bool = False) -> None:
         with self._lock:
@@ -388,16 +376,22 @@ class Panel:
 
     def _show_state(self) -> None:
         session = self._session
-        self._run_button.disabled = self._sweep_button.disabled = session.running
-        self._stop_button.disabled = not session.running
-        self._progress.value = session.progress
-        self._stage.value = f'<p role="status">{escape(self._state_text())}</p>'
+        for button in (self._run_button, self._sweep_button):
+            _mark(button, frontend.OFF, on=session.running)
+        _mark(self._stop_button, frontend.OFF, on=not session.running)
+        self._progress.value = (
+            '<progress max="1" aria-label="share of the run that is done" '
+            f'value="{session.progress:.3f}"></progress>'
+        )
+        _mark(self._stage, frontend.QUIET, on=session.running)
+        self._stage.value = f"<p>{escape(self._state_text())}</p>"
+        self._say()
         error = f'<p role="alert" class="labkit-error">{escape(session.error)}</p>'
         self._message.value = error if session.error else ""
         self._kept.value = (
             f'<p role="alert" class="labkit-error">{escape(session.not_kept)}</p>'
             if session.not_kept
-            else f'<p role="status">{escape(session.kept)}</p>' * bool(session.kept)
+            else f"<p>{escape(session.kept)}</p>" * bool(session.kept)
         )
         self._person.layout.display = None if session.keep else "none"
         names = session.experiment.known_names
@@ -413,6 +407,14 @@ class Panel:
             f"<p>Predict: how many times as fast as {first} will {last} be? "
             "(2: twice as fast; 0.5: half as fast)</p>"
         )
+
+    def _say(self) -> None:
+        """Tell a screen reader how a run goes on; at its end the verdict is announced itself."""
+        if not self._session.running:
+            self._said.value, self._said_s = "", 0.0
+        elif (now_s := time.monotonic()) - self._said_s >= _SAY_S:
+            self._said_s = now_s
+            self._said.value = f"<p>running, {self._session.left_s:.0f} s left at most</p>"
 
     def _state_text(self) -> str:
         session = self._session
@@ -452,8 +454,8 @@ class Panel:
         sentences = list(sweep.sentences if sweep is not None else comparison.sentences)
         sentences += [session.score] if session.score else []
         # Announced once, at the end: a screen reader must not read every round.
-        live = "" if session.running else ' role="status"'
-        self._verdict.value = f'<div{live} class="labkit-verdict">' + (
+        _mark(self._verdict, frontend.QUIET, on=session.running)
+        self._verdict.value = '<div class="labkit-verdict">' + (
             "".join(f"<p>{escape(s)}</p>" for s in sentences) + "</div>"
         )
         self._table.value = (
@@ -465,21 +467,29 @@ class Panel:
         self._downloads.value = "" if session.running else _downloads(sweep or comparison)
 
     def _paint(self) -> None:
-        pngs = self._pngs()
-        for picture, png in zip_longest(self._pictures, pngs):
-            if png is not None:
-                picture.value = png
-            # Only what has changed is sent.
-            picture.layout.display = "none" if png is None else None
+        from labkit import plots
 
-    def _pngs(self) -> list[bytes]:
+        figures = self._figures()
+        for picture, figure in zip_longest(self._pictures, figures):
+            if figure is not None:
+                picture.value = plots.to_png(figure)
+            # Only what has changed is sent.
+            picture.layout.display = "none" if figure is None else None
+        # While it runs the words would be old before they are read.
+        ended = bool(figures) and not self._session.running
+        lines = "".join(f"<p>{escape(figure.description)}</p>" for figure in figures * ended)
+        self._words.value = (
+            f"<details><summary>The plots in words</summary>{lines}</details>" * ended
+        )
+
+    def _figures(self) -> list[plots.Picture]:
         from labkit import plots
 
         session = self._session
         if session.sweep_result is not None:
-            return [plots.to_png(plots.sweep_figure(session.sweep_result))]
+            return [plots.sweep_figure(session.sweep_result)]
         if session.comparison is not None:
-            return [plots.to_png(figure) for figure in plots.live_figures(session.comparison)]
+            return plots.live_figures(session.comparison)
         return []
 
     # Where widgets do not run.
@@ -504,16 +514,24 @@ class Panel:
         result = session.sweep_result or session.comparison
         if result is None:
             return text
-        images = "".join(
-            f'<img alt="{escape(repr(result))}" src="data:image/png;base64,'
-            f'{base64.b64encode(png).decode()}">'
-            for png in self._pngs()
-        )
+        images = "".join(figure.html() for figure in self._figures())
         return f"{text}{images}{result._repr_html_()}"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         bundle = dict(self.widget._repr_mimebundle_() or {})
         return {**bundle, "text/plain": repr(self), "text/html": self._static_html()}
+
+
+def _live() -> widgets.HTML:
+    """A text that is announced when it changes."""
+    made = widgets.HTML()
+    made.add_class(frontend.LIVE)
+    return made
+
+
+def _mark(widget: widgets.DOMWidget, name: str, *, on: bool) -> None:
+    """Give a widget a class of `labkit.frontend`, or take it away."""
+    (widget.add_class if on else widget.remove_class)(name)
 
 
 def _button(
@@ -523,7 +541,6 @@ def _button(
         description=description,
         tooltip=tooltip,
         button_style=style,
-        layout=widgets.Layout(width="90px"),
     )
     button.on_click(on_click)
     return button

@@ -126,12 +126,19 @@ class Picture(Figure):
         png = base64.b64encode(to_small_png(self)).decode()
         # The class marks measured output, as in labkit.tables.
         html = (
-            f'<div class="labkit-result"><img alt="{escape(text)}" '
-            f'src="data:image/png;base64,{png}"><details><summary>This plot in words</summary>'
-            f"<p>{escape(text)}</p></details></div><!-- labkit-result -->"
+            f'<div class="labkit-result">{_image(png, text)}<details><summary>This plot in words'
+            f"</summary><p>{escape(text)}</p></details></div><!-- labkit-result -->"
         )
         data = {"text/plain": f"Picture: {text}", "text/html": html, "image/png": png}
         return data, {"image/png": {"alt": text}}
+
+    def html(self) -> str:
+        """The picture with its description, for a page."""
+        return _image(base64.b64encode(to_small_png(self)).decode(), self.description)
+
+
+def _image(png: str, text: str) -> str:
+    return f'<img alt="{escape(text)}" src="data:image/png;base64,{png}">'
 
 
 def new_figure(width: float, height: float, describe: Callable[[], str] | str = "") -> Picture:
@@ -302,7 +309,7 @@ def _fixed_axes(
     return figure.add_axes(box)
 
 
-def sweep_figure(sweep: Sweep) -> Figure:
+def sweep_figure(sweep: Sweep) -> Picture:
     """Time, speed-up and peak memory (where measured) against the first swept parameter."""
     measured = sweep.comparisons
     with_memory = any(c.memory for c in measured)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import csv
+import html
 import io
 import json
 import random
 import re
 import threading
 import time
+from pathlib import Path
 
 import ipywidgets
 import psutil
 import pytest
 
 import labkit as lab
+from labkit import frontend
 from labkit.controls import make_control
 from labkit.parameters import parse
 from labkit.sessions import score, sweep_values
@@ -108,6 +111,13 @@ def pictures(panel):
         for w in all_widgets(panel.widget)
         if isinstance(w, ipywidgets.Image) and w.layout.display != "none"
     ]
+
+
+def off(panel):
+    """The buttons that do nothing at this moment. None is disabled: it would lose the focus."""
+    buttons = [w for w in all_widgets(panel.widget) if isinstance(w, ipywidgets.Button)]
+    assert not any(w.disabled for w in buttons)
+    return [w.description for w in buttons if frontend.OFF in w._dom_classes]
 
 
 def test_nothing_is_done_until_somebody_asks():
@@ -204,8 +214,7 @@ def test_run_shows_verdict_table_score_plot_and_data():
     assert lab.machine().line() in shown
     assert all(png.startswith(b"\x89PNG") for png in pictures(panel))
     assert len(pictures(panel)) == 3
-    assert button(panel, "Stop").disabled
-    assert not button(panel, "Run").disabled
+    assert off(panel) == ["Stop"]
 
 
 def test_the_downloads_hold_the_raw_samples():
@@ -297,8 +306,7 @@ def test_in_a_kernel_start_returns_at_once_and_the_plot_lives():
         panel = endless_panel()
         panel.start()
         assert panel.status in ("queued", "running")
-        assert button(panel, "Run").disabled
-        assert not button(panel, "Stop").disabled
+        assert off(panel) == ["Run", "Sweep"]
         await until(lambda: pictures(panel))
         first = pictures(panel)
         await until(lambda: pictures(panel) != first)
@@ -469,6 +477,49 @@ def test_where_widgets_do_not_run_there_is_text():
     assert bundle["text/plain"] == "Panel(loops)"
     assert "run this cell in JupyterLab" in bundle["text/html"]
     assert bundle["text/html"] == loops.panel(repeat=2)._repr_mimebundle_()["text/html"]
+
+
+def test_a_reader_who_hears_the_panel_is_told_at_the_end_and_seldom_before():
+    async def body():
+        panel = endless_panel()
+        announced, stages = [], []
+        panel._said.observe(lambda change: announced.append(change["new"]), "value")
+        panel._stage.observe(lambda change: stages.append(change["new"]), "value")
+        panel.start()
+        began_s = time.monotonic()
+        await until(lambda: len(stages) > 3)
+        for changing in (panel._stage, panel._verdict):
+            assert {frontend.LIVE, frontend.QUIET} <= set(changing._dom_classes)
+        lasted_s = time.monotonic() - began_s
+        assert 1 <= len(announced) <= 2 + lasted_s / 5
+        assert re.fullmatch(r"<p>running, \d+ s left at most</p>", announced[0])
+        panel.stop()
+        for ended in (panel._stage, panel._verdict):
+            assert frontend.QUIET not in ended._dom_classes
+        assert announced[-1] == ""
+        assert "stopped; what was measured is kept" in stages[-1]
+
+    in_a_kernel(body)
+
+
+def test_every_picture_has_a_paragraph_of_words_once_the_run_has_ended():
+    panel = loops.panel(budget_s=1, predict=False, memory=True)
+    assert panel._words.value == ""
+    panel.start()
+    paragraphs = re.findall(r"<p>(.*?)</p>", panel._words.value)
+    assert len(paragraphs) == len(pictures(panel)) == 3
+    assert "Speed-up over short by rounds" in paragraphs[0]
+    assert frontend.WORDS in panel._words._dom_classes
+    # As text, too, where widgets do not run.
+    assert f'alt="{paragraphs[0]}"' in panel._static_html()
+
+
+def test_the_page_gets_the_style_and_the_script_whole():
+    head = frontend.head()
+    script = html.unescape(re.search(r'onload="([^"]*)"', head)[1])
+    assert script == Path(frontend.__file__).with_name("panel.js").read_text()
+    for name in (frontend.PANEL, frontend.LIVE, frontend.QUIET, frontend.OFF, frontend.WORDS):
+        assert f".{name}" in head or f"&quot;{name}&quot;" in head, name
 
 
 def test_after_a_run_the_static_picture_shows_the_result():
