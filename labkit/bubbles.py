@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from labkit.sweeps import Sweep
+    from labkit.results import Comparison
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,24 +91,28 @@ class Bubble:
     __repr__ = __str__
 
 
-def measured_bubble(sweep: Sweep, name: str, *, stages: int) -> Bubble:
-    """What a sweep over numbers of micro-batches says of a pipeline's bubble.
+def measured_bubble(
+    comparison: Comparison, micro_batches: Mapping[str, int], *, stages: int
+) -> Bubble:
+    """What a comparison of one process with pipelines says of their bubbles.
 
     Args:
-        sweep: over the number of micro-batches, its baseline one process that does the same.
-        name: of the pipeline.
-        stages: of the pipeline, all as long as each other.
+        comparison: its baseline is one process that does the same.
+        micro_batches: for the name of each pipeline, into how many its batch is cut.
+        stages: of the pipelines, all as long as each other.
 
     Raises:
-        ValueError: no point has a result of that variant, or there are fewer than two stages.
+        KeyError: there is no variant of such a name.
+        ValueError: none of them has a result, or there are fewer than two stages.
     """
     if stages < 2:
         raise ValueError(f"stages={stages}: a pipeline has at least 2")
-    ratios = {m: found[name] for m, found in sweep.series(name) if found[name].rounds}
-    if not ratios:
-        raise ValueError(f"{name!r} was not measured at any point; there is {list(sweep.names)}")
+    ratios = {m: comparison[name] for name, m in micro_batches.items()}
     idle = {
-        int(m): (1 - r.high / stages, 1 - r.speedup / stages, 1 - r.low / stages)
+        m: (1 - r.high / stages, 1 - r.speedup / stages, 1 - r.low / stages)
         for m, r in sorted(ratios.items())
+        if r.rounds
     }
+    if not idle:
+        raise ValueError(f"none of {list(micro_batches)} was measured")
     return Bubble(stages, idle)

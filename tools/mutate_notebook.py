@@ -46,6 +46,22 @@ def mutate(notebook: NotebookNode) -> NotebookNode:
     Raises:
         ValueError: not exactly one code cell is tagged main-experiment, or no claim is about it.
     """
+    sources = sources_of(notebook)
+    main, claims = main_and_claims(notebook)
+    path = needed(sources, [main, *claims])
+    parts = [part for part in path.items() if part[0] <= main]
+    for claim in claims:
+        after = [part for part in needed(sources, [main, claim]).items() if part[0] > main]
+        parts += [*after, (None, SWAP), *after, (None, SWAP)]
+    return with_cells(notebook, parts)
+
+
+def main_and_claims(notebook: NotebookNode) -> tuple[int, list[int]]:
+    """Give the numbers of the main experiment's cell, and of those with decided claims about it.
+
+    Raises:
+        ValueError: as in `mutate`.
+    """
     cells, sources = notebook.cells, sources_of(notebook)
     tagged = [number for number, cell in enumerate(cells) if TAG in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
@@ -54,12 +70,7 @@ def mutate(notebook: NotebookNode) -> NotebookNode:
     claims = [n for n in dependent(sources, main, "experiment") if is_decided(cells[n])]
     if not claims:
         raise ValueError(f"no claim depends on `experiment`, which the cell tagged {TAG} defines")
-    path = needed(sources, [main, *claims])
-    parts = [part for part in path.items() if part[0] <= main]
-    for claim in claims:
-        after = [part for part in needed(sources, [main, claim]).items() if part[0] > main]
-        parts += [*after, (None, SWAP), *after, (None, SWAP)]
-    return with_cells(notebook, parts)
+    return main, claims
 
 
 def is_decided(cell: NotebookNode) -> bool:
