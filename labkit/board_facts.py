@@ -19,7 +19,7 @@ from labkit.units import format_ratio, format_share
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from labkit.boards import Row
+    from labkit.board_views import Row
 
 # Any machine differs from all others in something.
 _SMALLEST_GROUP = 2

@@ -16,34 +16,24 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from labkit import tables
+from labkit import frontend, tables
 from labkit.ticks import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from matplotlib.figure import Figure
-
-    from labkit.boards import Board, Question, View
+    from labkit.board_views import Question, View
+    from labkit.boards import Board
+    from labkit.plots import Picture
 
 _LOOK_S = 2.0
-# A slow folder (a network's) must not keep the kernel from its cells: it rests ten times as long.
-_REST = 10
+# Looking and painting take at most a quarter of a core: a slow folder must not hold up the kernel.
+_REST = 3
 
+# A long list of facts may take several lines.
 _STYLE = """<style>
-.labkit-board { border: 1px solid var(--jp-border-color2, #ccc); padding: 8px 12px;
-  max-width: 1240px; color: var(--jp-ui-font-color1, inherit); }
-.labkit-board .widget-html-content, .labkit-board .jupyter-widgets-html-content {
-  line-height: 1.4; white-space: normal; overflow-x: auto; }
-.labkit-board h4 { margin: 8px 0 2px 0; }
-.labkit-board p { margin: 2px 0; }
-.labkit-board table { border-collapse: collapse; }
-.labkit-board caption { text-align: left; font-style: italic; }
-.labkit-board th, .labkit-board td { padding: 2px 12px 2px 0; text-align: left;
-  white-space: nowrap; border-bottom: 1px solid var(--jp-border-color2, #ccc); }
-.labkit-board .labkit-error { border-left: 4px solid var(--jp-error-color1, #a00);
-  padding-left: 8px; }
-.labkit-board img { max-width: 100%; height: auto; }
+.labkit-board td:last-child { white-space: normal !important; }
+.labkit-board.labkit-board h4 { margin-top: 8px; }
 </style>"""
 _ROW = {"display": "flex", "flex_flow": "row wrap", "align_items": "center"}
 
@@ -226,10 +216,11 @@ class BoardPanel:
             box.observe(act, "value")
         self._message = widgets.HTML()
         self._about = widgets.HTML()
+        self._about.add_class(frontend.LIVE)
         self._parts = [widgets.HTML() for _ in range(3)]
         self.widget = widgets.VBox(
             [
-                widgets.HTML(f"{_STYLE}<h4>The board</h4>"),
+                widgets.HTML(f"{frontend.head()}{_STYLE}<h4>The board</h4>"),
                 widgets.HBox([self._folder, self._watch], layout=widgets.Layout(**_ROW)),
                 widgets.HBox(
                     [self._experiment, self._parameters, self._pair],
@@ -240,6 +231,7 @@ class BoardPanel:
                 *self._parts,
             ]
         )
+        self.widget.add_class(frontend.PANEL)
         self.widget.add_class("labkit-board")
 
     def _show(self) -> None:
@@ -252,8 +244,7 @@ class BoardPanel:
             self._seen = (self.board, self._question)
             self.view = self.board.view_of(self._question) if self._question else None
             self._fill(questions)
-            lines = "".join(f"<p>{escape(line)}</p>" for line in self.board.sentences)
-            self._about.value = f'<div role="status">{lines}</div>'
+            self._about.value = "".join(f"<p>{escape(line)}</p>" for line in self.board.sentences)
             parts = _parts(self.view) if self.view else []
             for number, part in enumerate(self._parts):
                 part.value = parts[number] if number < len(parts) else ""
@@ -331,7 +322,7 @@ def _parts(view: View) -> list[str]:
     ]
 
 
-def _part(title: str, figure: Figure | None, sentences: list[str], table: str) -> str:
+def _part(title: str, figure: Picture | None, sentences: list[str], table: str) -> str:
     from labkit import plots
 
     words = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)

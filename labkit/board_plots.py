@@ -7,7 +7,6 @@ the numbers in text beside each line.
 from __future__ import annotations
 
 import math
-import textwrap
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-    from labkit.boards import Row, Seat, View
+    from labkit.board_views import Row, Seat, View
+    from labkit.plots import Picture
     from labkit.results import Ratio
 
 _LOOKS = {
@@ -30,128 +29,176 @@ _LOOKS = {
     Verdict.SAME: (COLOURS[0], "s"),
     Verdict.INCONCLUSIVE: ("#666666", "o"),
 }
-_GUESS = (COLOURS[2], "D")
+_GUESS, _RESULT = (COLOURS[2], "D"), (COLOURS[1], "s")
+_HOLLOW = "hollow: with caveats"
 _GRID = "#dddddd"
 _GREY = "#666666"
 _LONGEST = 26
+# Inches: of a figure, and of its axes at least.
+_WIDTH, _NARROWEST = 8.6, 3.2
 # An end of an interval may lie this many times beyond all speed-ups before it is cut off: one
 # machine that knows nothing must not flatten all others.
 _BEYOND = 2.0
 
 
-def forest_figure(view: View) -> Figure:
+def forest_figure(view: View) -> Picture:
     """One line a machine: its speed-up, interval and verdict; other runs of it as thin strokes.
 
     Args:
         view: of `labkit.boards.Board.view`.
     """
     rows = view.rows
-    axes = _rows_axes(view, [_drawn(row.seat) for row in rows], view.spread_sentences)
     ratios = [row.run.ratio for row in rows if row.run.known]
-    low, high = _limits(ratios, [1.0])
-    _set_ratios(axes, low, high)
+    seen = dict.fromkeys(ratio.verdict for ratio in ratios)
+    keys = [(*_LOOKS[verdict], verdict.value) for verdict in seen]
+    if any(row.run.known and row.run.caveats for row in rows):
+        keys.append((_GREY, "o", _HOLLOW))
+    if any(run.known for row in rows for run in row.others):
+        keys.append((_GREY, "|", "other runs"))
+    lines = [(_drawn(row.seat), _numbers(row)) for row in rows]
+    axes = _rows_axes(view, lines, keys, view.spread_sentences)
+    _set_ratios(axes, ratios, [1.0])
     for place, row in enumerate(rows):
         _draw_row(axes, place, row)
-    axes.axvline(1, color="black", linewidth=1.2, zorder=1)
     axes.set_xlabel(f"speed-up of {_cut(view.question.pair)} on each machine")
-    seen = dict.fromkeys(ratio.verdict for ratio in ratios)
-    handles = [_handle(axes, *_LOOKS[verdict], verdict.value) for verdict in seen]
-    if any(row.run.known and row.run.caveats for row in rows):
-        handles.append(_handle(axes, _GREY, "o", "hollow: with caveats", hollow=True))
-    if any(run.known for row in rows for run in row.others):
-        handles.append(_handle(axes, _GREY, "|", "other runs"))
-    return _finished(axes, handles)
+    return cast("Picture", axes.figure)
 
 
-def guesses_figure(view: View) -> Figure:
+def guesses_figure(view: View) -> Picture:
     """One line a guess, the closest first: the guess, and the interval of its result."""
-    guesses = view.guesses
-    names = [_drawn(g.seat) + (f", guess {g.turn}" if g.turn else "") for g in guesses]
-    axes = _rows_axes(view, names, [*view.guess_sentences, *(f"{guess}." for guess in guesses)])
+    guesses, first = view.guesses, view.closest
+    lines = [
+        (
+            _drawn(guess.seat) + (f", guess {guess.turn}" if guess.turn else ""),
+            "closest, " * (guess in first)
+            + f"said {format_ratio(guess.predicted)}: {guess.judged}",
+        )
+        for guess in guesses
+    ]
+    keys = [(*_GUESS, "guess"), (*_RESULT, "result, with its interval")]
+    words = [*view.guess_sentences, *(f"{guess}." for guess in guesses)]
+    axes = _rows_axes(view, lines, keys, words)
     ratios = [guess.run.ratio for guess in guesses]
-    low, high = _limits(ratios, [1.0, *(guess.predicted for guess in guesses)])
-    _set_ratios(axes, low, high)
-    first = view.closest
+    _set_ratios(axes, ratios, [1.0, *(guess.predicted for guess in guesses)])
     for place, guess in enumerate(guesses):
         ratio = guess.run.ratio
         axes.plot([guess.predicted, ratio.speedup], [place, place], ":", color=_GREY, linewidth=1.2)
-        _interval(axes, place, ratio, COLOURS[1])
-        axes.plot(ratio.speedup, place, "s", color=COLOURS[1], markersize=6)
+        _interval(axes, place, ratio, _RESULT[0])
+        axes.plot(ratio.speedup, place, _RESULT[1], color=_RESULT[0], markersize=6)
         axes.plot(guess.predicted, place, _GUESS[1], color=_GUESS[0], markersize=7)
-        said = f"said {format_ratio(guess.predicted)}: {guess.judged}"
-        _beside(axes, place, f"closest, {said}" if guess in first else said)
-    axes.axvline(1, color="black", linewidth=1.2, zorder=1)
     axes.set_xlabel(f"speed-up of {_cut(view.question.pair)}")
-    handles = [_handle(axes, _GUESS[0], _GUESS[1], "guess")] if guesses else []
-    handles += [_handle(axes, COLOURS[1], "s", "result, with its interval")] if guesses else []
-    return _finished(axes, handles)
+    return cast("Picture", axes.figure)
 
 
-def facts_figure(view: View) -> Figure:
+def facts_figure(view: View) -> Picture:
     """Each fact that divides the machines: those with it above those without."""
-    names, groups = [], []
+    lines, groups, ends = [], [], []
     for split in view.splits:
         for word, rows in (("with", split.group), ("without", split.others)):
-            names.append(_cut(f"{word} {split.facts[0]} ({len(rows)})"))
+            low = min(row.run.ratio.low for row in rows)
+            high = max(row.run.ratio.high for row in rows)
+            name = _cut(f"{word} {split.facts[0]} ({len(rows)})")
+            lines.append((name, f"{format_ratio(low)} to {format_ratio(high)}"))
             groups.append(rows)
-    axes = _rows_axes(view, names, view.fact_sentences, height=0.5)
-    _set_ratios(axes, *_limits([row.run.ratio for rows in groups for row in rows], [1.0]))
+            ends.append((low, high))
+    axes = _rows_axes(view, lines, [], view.fact_sentences, height=0.6)
+    _set_ratios(axes, [row.run.ratio for rows in groups for row in rows], [1.0])
     for place, rows in enumerate(groups):
         colour, marker = ((COLOURS[1], "o"), (COLOURS[2], "s"))[place % 2]
-        ends = [end for row in rows for end in (row.run.ratio.low, row.run.ratio.high)]
-        axes.barh(
-            place, max(ends) - min(ends), left=min(ends), height=0.5, color=colour, alpha=0.15
-        )
+        low, high = ends[place]
+        axes.barh(place, high - low, left=low, height=0.5, color=colour, alpha=0.15)
         for number, row in enumerate(rows):
             # One above the other: equal results must not hide each other.
             at = place - 0.2 + 0.4 * (number + 0.5) / len(rows)
             _interval(axes, at, row.run.ratio, colour, width=1.5)
             axes.plot(row.run.ratio.speedup, at, marker, color=colour, markersize=5)
-        _beside(axes, place, f"{format_ratio(min(ends))} to {format_ratio(max(ends))}")
         if place % 2 and place + 1 < len(groups):
             axes.axhline(place + 0.5, color=_GREY, linewidth=0.8)
-    axes.axvline(1, color="black", linewidth=1.2, zorder=1)
     axes.set_xlabel(f"speed-up of {_cut(view.question.pair)} on each machine")
-    return _finished(axes, [])
+    return cast("Picture", axes.figure)
 
 
 def _rows_axes(
-    view: View, names: Sequence[str], words: Sequence[str], *, height: float = 0.24
+    view: View,
+    lines: Sequence[tuple[str, str]],
+    keys: Sequence[tuple[str, str, str]],
+    words: Sequence[str],
+    *,
+    height: float = 0.25,
 ) -> Axes:
-    figure = new_figure(8.6, 1.5 + max(2, len(names)) * height, " ".join(words))
-    axes = figure.add_subplot()
+    """Axes with a name and a text on the two sides of each line, and a legend.
+
+    Margins are worked out from the lengths of the texts: letting matplotlib find them takes as
+    long as all the rest, and a board paints while records arrive.
+
+    Args:
+        view: for the title.
+        lines: name and text.
+        keys: colour, marker and meaning, for the legend.
+        words: what the figure shows.
+        height: of a line, in inches.
+    """
+    names, beside = ([_drawable(text) or "?" for text in side] for side in _sides(lines))
+    left = 0.2 + 0.083 * max(map(len, names), default=0)
+    right = 0.2 + 0.068 * max(map(len, beside), default=0)
+    tall, bottom, top = height * max(2, len(names)), 0.55 + 0.35 * bool(keys), 0.35
+    wide = max(_NARROWEST, _WIDTH - left - right)
+    full, whole = left + wide + right, bottom + tall + top
+    figure = new_figure(full, whole, " ".join(words))
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((left / full, bottom / whole, wide / full, tall / whole))
     axes.set_yticks(range(len(names)), names)
-    for label in axes.get_yticklabels():
+    axes.set_ylim(max(2, len(names)) - 0.4, -0.6)
+    for place, text in enumerate(beside):
+        where = axes.get_yaxis_transform()
+        axes.text(1.01, place, text, transform=where, fontsize="small", va="center")
+    axes.set_title(_drawable(_cut(view.question.place)) or "?", fontsize="medium")
+    for label in (axes.title, *axes.get_yticklabels(), *axes.texts):
         # A name may hold a dollar sign.
         label.set_parse_math(False)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    title = "\n".join(textwrap.wrap(_drawable(view.question.place) or "experiment", 90)[:2])
-    axes.set_title(title, fontsize="medium", parse_math=False)
     if not names:
         axes.text(0.5, 0.5, "nothing to show yet", ha="center", transform=axes.transAxes)
+    axes.axvline(1, color="black", linewidth=1.2, zorder=1)
+    handles = []
+    for colour, marker, meaning in keys:
+        inside = "white" if meaning == _HOLLOW else colour
+        handles += axes.plot([], [], marker, color=colour, markerfacecolor=inside, markersize=7)
+        handles[-1].set_label(meaning)
+    if handles:
+        figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
     return axes
+
+
+def _sides(lines: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    return [name for name, _ in lines], [text for _, text in lines]
+
+
+def _numbers(row: Row) -> str:
+    ratio = row.run.ratio
+    if row.run.known:
+        return f"{format_ratio(ratio.speedup)} {ratio.interval_text}"
+    return _cut(ratio.failure.reason) if ratio.failure else "no interval yet"
 
 
 def _draw_row(axes: Axes, place: int, row: Row) -> None:
     run = row.run
     for other in row.others:
         if other.known:
-            axes.plot(other.ratio.speedup, place, "|", color=_GREY, markersize=8, alpha=0.7)
+            # Below the line, where the newest run does not hide it.
+            axes.plot(other.ratio.speedup, place + 0.3, "|", color=_GREY, markersize=6)
     if not run.known:
-        failure = run.ratio.failure
-        _beside(axes, place, _cut(failure.reason) if failure else "no interval yet")
         return
     colour, marker = _LOOKS[run.ratio.verdict]
     _interval(axes, place, run.ratio, colour)
-    inside = "white" if run.caveats else colour
     axes.plot(
-        *(run.ratio.speedup, place, marker),
+        run.ratio.speedup,
+        place,
+        marker,
         color=colour,
-        markerfacecolor=inside,
+        markerfacecolor="white" if run.caveats else colour,
         markeredgewidth=1.4,
         markersize=7,
     )
-    _beside(axes, place, f"{format_ratio(run.ratio.speedup)} {run.ratio.interval_text}")
 
 
 def _interval(axes: Axes, place: float, ratio: Ratio, colour: str, *, width: float = 3) -> None:
@@ -162,18 +209,6 @@ def _interval(axes: Axes, place: float, ratio: Ratio, colour: str, *, width: flo
         linewidth=width,
         alpha=0.55,
         solid_capstyle="butt",
-    )
-
-
-def _beside(axes: Axes, place: float, text: str) -> None:
-    axes.text(
-        1.01,
-        place,
-        _drawable(text) or "",
-        transform=axes.get_yaxis_transform(),
-        fontsize="small",
-        va="center",
-        parse_math=False,
     )
 
 
@@ -188,9 +223,10 @@ def _limits(ratios: Sequence[Ratio], others: Sequence[float]) -> tuple[float, fl
     return low / pad, high * pad
 
 
-def _set_ratios(axes: Axes, low: float, high: float) -> None:
+def _set_ratios(axes: Axes, ratios: Sequence[Ratio], others: Sequence[float]) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter
 
+    low, high = _limits(ratios, others)
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     axes.minorticks_off()
@@ -216,28 +252,6 @@ def _ticks(low: float, high: float) -> list[float]:
     step = 0.05 if high / low < 1.3 else 0.1 if high / low < 2 else 0.25
     count = range(math.ceil(low / step), math.floor(high / step) + 1)
     return [float(f"{step * i:.3g}") for i in count]
-
-
-def _handle(
-    axes: Axes, colour: str, marker: str, label: str, *, hollow: bool = False
-) -> tuple[object, str]:
-    (line,) = axes.plot(
-        [],
-        [],
-        marker,
-        color=colour,
-        markerfacecolor="white" if hollow else colour,
-        markersize=7,
-    )
-    return line, label
-
-
-def _finished(axes: Axes, handles: Sequence[tuple[object, str]]) -> Figure:
-    figure = cast("Figure", axes.figure)
-    if handles:
-        lines, labels = zip(*handles, strict=True)
-        figure.legend(lines, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    return figure
 
 
 def _cut(text: str) -> str:

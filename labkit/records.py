@@ -63,13 +63,17 @@ def read_record(path: str | Path) -> Record:
         raise ValueError("not a plain file")
     text = path.read_text(encoding="utf-8")
     data = unseal(text)
-    kind = Sweep if data["kind"] == "sweep" else Comparison
+    result: Comparison | Sweep
     try:
-        result: Comparison | Sweep = kind.from_json(text)
+        # A sweep reads itself from its text alone.
+        sweep = data["kind"] == "sweep"
+        result = Sweep.from_json(text) if sweep else Comparison.from_dict(data)
     except (KeyError, TypeError, AttributeError) as error:
         # From before there were checksums, or from somebody else's hand.
         raise ValueError(f"not as labkit writes it ({type(error).__name__}: {error})") from None
-    return Record(path.name, digest(data)[:12], str(data.get("person", "")), result)
+    # The checksum that the file has was compared with its content.
+    identity = str(data.get("sha256") or digest(data))
+    return Record(path.name, identity[:12], str(data.get("person", "")), result)
 
 
 def read_folder(folder: str | Path) -> tuple[list[Record], dict[str, str]]:
