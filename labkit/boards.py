@@ -227,6 +227,9 @@ class Board:
 
         return BoardPanel(self)
 
+    def _repr_mimebundle_(self, **given: Any) -> dict[str, Any]:
+        return self.panel()._repr_mimebundle_(**given)
+
     def __repr__(self) -> str:
         return f"Board({str(self.folder)!r})"
 
@@ -245,7 +248,7 @@ def board(folder: str | Path | None = None) -> Board:
             LABKIT_RECORDS names, or "records".
 
     Returns:
-        A `Board`: ``.view()`` for tables, sentences and figures, ``.panel()`` for the live one.
+        A `Board`. A notebook shows its live panel; ``.view()`` has tables, sentences and figures.
 
     >>> print(board("nowhere").sentences[0])
     The folder nowhere cannot be read now: there is no such folder.

@@ -13,7 +13,6 @@ import nbformat
 import pytest
 
 import labkit as lab
-from labkit import board_plots
 from labkit.board_panel import BoardPanel
 from labkit.boards import Board, board
 from labkit.caveats import noise, throttled
@@ -687,6 +686,7 @@ def test_the_notebook_says_at_once_that_its_class_is_an_example():
     assert "data/class" in text
 
 
-def test_the_panel_is_what_a_board_gives(tmp_path):
-    assert isinstance(board(tmp_path).panel(), BoardPanel)
-    assert board_plots.forest_figure is not None
+def test_a_notebook_shows_a_board_as_its_panel(tmp_path):
+    found = board(tmp_path)
+    assert isinstance(found.panel(), BoardPanel)
+    assert "application/vnd.jupyter.widget-view+json" in found._repr_mimebundle_()
