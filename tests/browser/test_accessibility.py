@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import nbformat
 import pytest
 from nbformat.v4 import new_output
@@ -54,6 +56,19 @@ FOCUSED = """() => {
     const outline = style.outlineStyle === "none" ? 0 : parseFloat(style.outlineWidth);
     return [e.closest(".labkit-panel") ? name.trim() : "", outline];
 }"""
+# Colours of what shows that there is a control, and where it stands: borders, tracks, handles.
+EDGED = "select, input[type=text], .widget-button, .noUi-handle, progress"
+EDGES = f"""panel => [
+    ...[...panel.querySelectorAll("{EDGED}")]
+        .map(e => [e.className || e.tagName, getComputedStyle(e).borderTopColor]),
+    ...[...panel.querySelectorAll(".noUi-target")]
+        .map(e => [e.className, getComputedStyle(e).backgroundColor]),
+]"""
+GROUND = """panel => {
+    const colour = e => getComputedStyle(e).backgroundColor;
+    while (/, 0\\)$/.test(colour(panel))) panel = panel.parentElement;
+    return colour(panel);
+}"""
 # Texts that do not fit into their element and cannot be scrolled to.
 CUT_OFF = """panel => [...panel.querySelectorAll("*")].filter(e => {
     if (!e.offsetParent || e.closest(".labkit-unseen")) return false;
@@ -80,6 +95,12 @@ def run_panel(lab):
 
 def focused(lab):
     return lab.page.evaluate(FOCUSED)[0]
+
+
+def rgb(text):
+    """A colour of a computed style, for matplotlib."""
+    red, green, blue, *_ = (int(number) / 255 for number in re.findall(r"\d+", text)[:3])
+    return red, green, blue
 
 
 def press(lab, *keys):
@@ -141,7 +162,8 @@ def test_everything_on_a_panel_is_done_by_keyboard_alone(lab):
     # None of them is a command of the notebook here, though some would cut or delete its cells.
     press(lab, "x", "d", "d", "a", "ArrowUp", "Enter")
     expect(lab.button("Run", panel)).to_have_attribute("aria-disabled", "true")
-    expect(panel.locator("img").first).to_be_visible(timeout=30_000)
+    # Runs queue for the machine: somebody else may be measuring.
+    expect(panel.locator("img").first).to_be_visible(timeout=60_000)
     assert focused(lab) == "Run"
     press(lab, "Enter")
     expect(panel.get_by_role("alert")).to_contain_text("stop it first")
@@ -203,6 +225,11 @@ def test_plots_have_words_and_everything_has_enough_contrast(lab):
         lab.set_theme(theme)
         found = axe.Axe().run(lab.page, context=".labkit-panel")
         assert found.violations_count == 0, found.generate_report()
+        ground = rgb(panel.evaluate(GROUND))
+        edges = panel.evaluate(EDGES)
+        assert len(edges) >= 8
+        for name, colour in edges:
+            assert plots.contrast(rgb(colour), ground) >= 3, (theme, name, colour)
         lab.set_width(1200, 1700)
         lab.screenshot(theme, panel)
     # 640 pixels are what is left of 1280 where everything is shown at twice its size.
