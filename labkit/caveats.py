@@ -122,6 +122,23 @@ def garbage(variant: str, per_evaluation_s: float, share: float) -> Caveat:
     )
 
 
+def page_faults(variant: str, faults: float, share: float) -> Caveat:
+    """The memory of an evaluation is taken from the system and given back, again and again.
+
+    Source: mallopt(3), on M_TRIM_THRESHOLD and M_MMAP_THRESHOLD.
+    """
+    return Caveat(
+        "page faults",
+        f"{variant} gets memory from the operating system in every evaluation ({faults:.0f} page "
+        f"faults), which had {format_share(share)} of its processor time; how much it gives back "
+        "and gets anew depends on what else the process has allocated, so this time can differ "
+        "from one process to the next",
+        "keep large results from one evaluation to the next (out=), or start Python with "
+        "MALLOC_MMAP_MAX_=0 and MALLOC_TRIM_THRESHOLD_=4294967296 to compare without",
+        variant,
+    )
+
+
 def throttled(share: float) -> Caveat:
     """The quota of the container was used up."""
     return Caveat(

@@ -13,7 +13,7 @@ from labkit import caveats, statistics
 from labkit.machines import machine, throttling
 from labkit.peaks import Peaks
 from labkit.results import Comparison
-from labkit.timing import Calibrated, Garbage, Metrics, Rounds, Traced, Waited
+from labkit.timing import Calibrated, Garbage, Metrics, Paged, Rounds, Traced, Waited
 from labkit.trials import Failure, NoiseFloor, PeakMemory, Trial
 from labkit.variants import check_metrics
 
@@ -29,6 +29,9 @@ _NOISY = 0.05
 _DRIFT = 0.1
 # Threads of a run on a quiet machine wait for a core for less than 1 % of it.
 _WAITED = 0.1
+# An evaluation that is given a megabyte in four kilobytes at a time, and feels it.
+_PAGE_FAULTS = 256
+_SYSTEM_SHARE = 0.15
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ class Recorder:
         self._began_utc = datetime.now(UTC).isoformat(timespec="seconds")
         self._throttling = throttling()
         self._waited_share = 0.0
+        self._paged: dict[str, Paged] = {}
         self._held_cores: float | None = None
 
     @property
@@ -166,6 +170,8 @@ class Recorder:
                 self.noise_floor = event
             case Garbage(variant, per_evaluation_s):
                 self._trials[variant] = replace(self._trials[variant], collector_s=per_evaluation_s)
+            case Paged(variant):
+                self._paged[variant] = event
             case Traced(variant, trace):
                 self._trials[variant] = replace(self._trials[variant], trace=trace)
             case Peaks():
@@ -257,6 +263,9 @@ class Recorder:
             share = trial.collector_s / trial.median_s
             if share > 0.01:
                 result.append(caveats.garbage(name, trial.collector_s, share))
+        for name, paged in self._paged.items():
+            if paged.page_faults > _PAGE_FAULTS and paged.system_share > _SYSTEM_SHARE:
+                result.append(caveats.page_faults(name, paged.page_faults, paged.system_share))
         if self._waited_share > _WAITED:
             result.append(caveats.waited(self._waited_share))
         times = found.trials[found.baseline].times_s

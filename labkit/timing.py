@@ -19,6 +19,7 @@ from labkit import statistics
 from labkit.relocation import relocated
 from labkit.samplers import HostSampler, Sampler
 from labkit.trials import Failure, NoiseFloor
+from labkit.usage import ProcessorUse, processor_use
 from labkit.variants import describe
 
 if TYPE_CHECKING:
@@ -98,6 +99,21 @@ class Garbage:
 
 
 @dataclass(frozen=True)
+class Paged:
+    """What the operating system did for a variant's samples.
+
+    Attributes:
+        variant: its name.
+        page_faults: per evaluation: pages of memory that it was given for a first touch.
+        system_share: of the processor time, spent in the operating system.
+    """
+
+    variant: str
+    page_faults: float
+    system_share: float
+
+
+@dataclass(frozen=True)
 class Waited:
     """How long the threads were ready to run and had no core, over the time of the rounds.
 
@@ -142,6 +158,7 @@ Event = (
     | Rounds
     | NoiseFloor
     | Garbage
+    | Paged
     | Failure
     | Traced
     | Finished
@@ -159,6 +176,7 @@ class _Prepared:
     littered: int = 0
     collector_s: float = 0.0
     samples: int = 0
+    used: ProcessorUse = field(default_factory=ProcessorUse)
     log_ratios: list[float] = field(default_factory=list)
 
 
@@ -229,6 +247,7 @@ def measure_rounds(
     collect: Callable[[], int] = gc.collect,
     warmed_up: Callable[[], object] = gc.collect,
     busy: Callable[[], bool] = is_busy,
+    processor_use: Callable[[], ProcessorUse] = processor_use,
 ) -> Iterator[Event]:
     """Time variants in rounds and yield what happens.
 
@@ -247,6 +266,7 @@ def measure_rounds(
         busy: whether threads still run that the last evaluation started. Where a variant leaves
             such threads (OpenMP's spin for milliseconds), every sample waits for them to end:
             they belong to another variant.
+        processor_use: what this process has used up to now, read around every sample.
 
     Yields:
         Events; `Finished` is the last one. A variant that raises becomes a `Failure` and the
@@ -317,6 +337,7 @@ def measure_rounds(
                 call = draw.choice(prepared.calls)
                 if restless and len(calls) > 1:
                     _settle(call, prepared, sampler, busy)
+                before = processor_use()
                 sample = sampler.block(call, prepared.evaluations)
             except (Exception, SystemExit) as error:
                 on_step(None, "")
@@ -324,6 +345,7 @@ def measure_rounds(
                 yield from _flush(pending, clock() - start)
                 yield _failure(prepared.name, "measuring", error)
                 break
+            prepared.used += processor_use() - before
             _let_collect(prepared, collect)
             sample /= prepared.evaluations
             if counts:
@@ -390,6 +412,9 @@ def measure_rounds(
         if 2 * prepared.littered > prepared.samples:
             evaluations = prepared.littered * prepared.evaluations
             yield Garbage(prepared.name, prepared.collector_s / evaluations)
+        evaluations = max(1, prepared.samples * prepared.evaluations)
+        used = prepared.used
+        yield Paged(prepared.name, used.page_faults / evaluations, used.system_share)
     yield Finished(reason, clock() - start)
 
 

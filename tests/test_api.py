@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 import timeit
@@ -219,3 +220,21 @@ def test_the_verdict_says_what_the_collector_takes_later():
     (sentence,) = comparison.sentences
     assert sentence.startswith("cycles is 2.00x faster than nothing [2.00x, 2.00x]; ")
     assert sentence.endswith("with the garbage collector's later work for both it is 0.500x")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_memory_taken_anew_in_every_evaluation_is_said():
+    size = 64 << 20  # above what malloc keeps
+    kept = bytearray(size)
+
+    def writes(memory):
+        memory[:: 1 << 12] = b"1" * (size >> 12)
+
+    found = lab.compare(
+        {"kept": lambda: writes(kept), "anew": lambda: writes(bytearray(size))},
+        budget_s=1,
+        resolution=0.2,
+    )
+    (caveat,) = [c for c in found.caveats if c.kind == "page faults"]
+    assert caveat.variant == "anew"
+    assert re.search(r"\(16[34]\d\d page faults\)", caveat.text)

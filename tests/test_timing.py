@@ -4,8 +4,18 @@ import random
 
 import pytest
 
-from labkit.timing import Calibrated, Finished, Garbage, Plan, Rounds, calibrate, measure_rounds
+from labkit.timing import (
+    Calibrated,
+    Finished,
+    Garbage,
+    Paged,
+    Plan,
+    Rounds,
+    calibrate,
+    measure_rounds,
+)
 from labkit.trials import Failure, NoiseFloor
+from labkit.usage import ProcessorUse
 
 
 class FakeMachine:
@@ -93,6 +103,34 @@ def test_what_the_collector_finds_once_is_nobodys_garbage(found, blamed):
         busy=lambda: False,
     )
     assert [e.variant for e in events if isinstance(e, Garbage)] == blamed
+
+
+def test_what_the_system_did_is_counted_per_evaluation_and_only_in_samples():
+    machine, looks = FakeMachine(), []
+
+    def processor_use():
+        """Between two looks: a thousand pages, 3 ms of its own and 1 ms of the system's."""
+        looks.append(machine.now)
+        seen = len(looks)
+        return ProcessorUse(1000 * seen, 3e-3 * seen, 1e-3 * seen)
+
+    events = list(
+        measure_rounds(
+            {"a": costs(2e-3), "b": costs(1e-5)},
+            Plan(budget_s=0.5),
+            sampler=machine,
+            clock=lambda: machine.now,
+            collect=lambda: 0,
+            busy=lambda: False,
+            processor_use=processor_use,
+        )
+    )
+    block = {e.variant: e.evaluations_per_sample for e in events if isinstance(e, Calibrated)}
+    paged = {e.variant: e for e in events if isinstance(e, Paged)}
+    assert block["b"] > block["a"] == 1
+    for name, evaluations in block.items():
+        assert paged[name].page_faults == pytest.approx(1000 / evaluations)
+        assert paged[name].system_share == pytest.approx(0.25)
 
 
 def test_the_end_of_the_warm_up_is_told_before_the_first_sample():
