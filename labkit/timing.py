@@ -345,8 +345,9 @@ def measure_rounds(
                 yield from _flush(pending, clock() - start)
                 yield _failure(prepared.name, "measuring", error)
                 break
-            prepared.used += processor_use() - before
             _let_collect(prepared, collect)
+            # Not before: its result is a container, whose making could set off the collector.
+            prepared.used += processor_use() - before
             sample /= prepared.evaluations
             if counts:
                 times[prepared.name] = sample
