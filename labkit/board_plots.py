@@ -34,6 +34,8 @@ _HOLLOW = "hollow: with caveats"
 _GRID = "#dddddd"
 _GREY = "#666666"
 _LONGEST = 26
+# So many guesses are read aloud.
+_TOLD = 3
 # Inches: of a figure, and of its axes at least.
 _WIDTH, _NARROWEST = 8.6, 3.2
 # An end of an interval may lie this many times beyond all speed-ups before it is cut off: one
@@ -76,7 +78,9 @@ def guesses_figure(view: View) -> Picture:
         for guess in guesses
     ]
     keys = [(*_GUESS, "guess"), (*_RESULT, "result, with its interval")]
-    words = [*view.guess_sentences, *(f"{guess}." for guess in guesses)]
+    told = [f"{guess}." for guess in guesses[:_TOLD]]
+    more = [f"{len(guesses) - _TOLD} more guesses are in the table."] * (len(guesses) > _TOLD)
+    words = [*view.guess_sentences, *told, *more]
     axes = _rows_axes(view, lines, keys, words)
     ratios = [guess.run.ratio for guess in guesses]
     _set_ratios(axes, ratios, [1.0, *(guess.predicted for guess in guesses)])
@@ -201,13 +205,12 @@ def _draw_row(axes: Axes, place: int, row: Row) -> None:
     )
 
 
-def _interval(axes: Axes, place: float, ratio: Ratio, colour: str, *, width: float = 3) -> None:
+def _interval(axes: Axes, place: float, ratio: Ratio, colour: str, *, width: float = 2) -> None:
     axes.plot(
         [ratio.low, ratio.high],
         [place, place],
         color=colour,
         linewidth=width,
-        alpha=0.55,
         solid_capstyle="butt",
     )
 

@@ -503,6 +503,9 @@ def test_every_machine_has_its_line_and_its_numbers(tmp_path, count):
         assert len(texts) == count
         assert all("x" in text for text in texts)
         assert figure.get_figheight() >= 0.22 * count
+        # What is read aloud must have an end.
+        assert figure.description.endswith(".")
+        assert len(figure.description) < 1000
 
 
 def test_hollow_marks_are_those_with_caveats(keep):
