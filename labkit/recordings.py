@@ -128,6 +128,11 @@ def _read(path: Path) -> Recording:
     text = path.read_text(encoding="utf-8")
     kind = json.loads(text).get("kind")
     result = Sweep.from_json(text) if kind == "sweep" else Comparison.from_json(text)
+    if isinstance(result, Sweep) and len(result.machines) > 1:
+        raise ValueError(
+            f"{len(result.machines)} machines measured it, and a recording is of one: record each "
+            "on its own, without client="
+        )
     comparisons = result.comparisons if isinstance(result, Sweep) else [result]
     first = next((c for c in comparisons if c.machine is not None), None)
     if first is None or first.machine is None:

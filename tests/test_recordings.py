@@ -55,6 +55,14 @@ def test_text_and_table_name_the_machine_of_every_result(folder):
     assert repr(found) == "Recordings"
 
 
+def test_a_sweep_of_several_machines_is_no_recording_of_the_first(folder):
+    points = [SweepPoint({"size": n}, comparison(), machine_id=m) for n, m in ((1, "a"), (2, "b"))]
+    Sweep(("size",), tuple(points)).save(folder / "nvidia-h200" / "02-gpu cluster.json")
+    found = lab.recorded(folder)
+    assert "02-gpu cluster" not in found
+    assert "2 machines measured it" in found.skipped["nvidia-h200/02-gpu cluster.json"]
+
+
 def test_without_recordings_it_says_so_and_how_to_make_one(tmp_path):
     none = lab.recorded(tmp_path / "nowhere")
     assert len(none) == 0
