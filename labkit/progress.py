@@ -124,9 +124,15 @@ class Progress:
     results: tuple[PanelResult, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return (
+            f"Progress({len(self.answers)} answers, {len(self.runs)} runs, "
+            f"{len(self.results)} results, {len(self.skipped)} files skipped)"
+        )
+
 
 def folder() -> Path | None:
-    """Where progress is kept; None: nowhere, because LABKIT_PROGRESS says "off".
+    """Where progress is kept; None: nowhere (LABKIT_PROGRESS is "off", or the user has no home).
 
     >>> import os
     >>> os.environ["LABKIT_PROGRESS"] == str(folder())  # named, as in the tests of labkit
@@ -138,8 +144,11 @@ def folder() -> Path | None:
     return Path(named) if named else _data_folder()
 
 
-def _data_folder() -> Path:
-    return platformdirs.user_data_path("labkit", appauthor=False) / "progress"
+def _data_folder() -> Path | None:
+    try:
+        return platformdirs.user_data_path("labkit", appauthor=False) / "progress"
+    except RuntimeError:  # a user without a home, as in some containers
+        return None
 
 
 def keep_answer(answer: Answer) -> str:

@@ -267,10 +267,10 @@ def _calibration(runs: Sequence[PanelRun]) -> list[str]:
     near, fair = (sum(factor <= most for factor in off) for most in (1.5, 2))
     counts = (
         f"{_count(len(runs), 'prediction')}: {inside} inside the measured interval, {near} within "
-        f"1.5x of the result, {fair} within 2x. Half of them are off by "
-        f"{format_ratio(median(off))} or less."
+        f"1.5x of the result, {fair} within 2x."
     )
-    said = [counts]
+    middle = f"Half of them are off by {format_ratio(median(off))} or less."
+    said = [counts, *[middle] * (len(runs) > 1)]
     decided = [run for run in runs if run.verdict in (Verdict.FASTER, Verdict.SLOWER)]
     if decided:
         sides = sum(

@@ -107,6 +107,7 @@ def test_the_newest_result_of_an_experiment_stays_as_it_was(monkeypatch):
         ("06-distillation", sweep),
     ]
     assert len(kept.runs) == 3  # a sweep has no prediction
+    assert repr(kept) == "Progress(0 answers, 3 runs, 3 results, 0 files skipped)"
 
 
 def test_the_number_of_results_is_bounded(monkeypatch):
@@ -150,6 +151,18 @@ def test_without_the_variable_it_goes_to_the_users_data(tmp_path, monkeypatch):
     assert progress.folder() == tmp_path / "data" / "labkit" / "progress"
     progress.keep_answer(answer())
     assert progress.folder().stat().st_mode & 0o077 == 0  # for its owner alone
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where data goes differs between systems")
+def test_without_a_home_nothing_is_kept(tmp_path, monkeypatch):
+    for variable in ("LABKIT_PROGRESS", "XDG_DATA_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    # As in a container that runs under a number which no user has.
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    monkeypatch.chdir(tmp_path)
+    assert progress.folder() is None
+    assert progress.keep_answer(answer()) == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nobody_is_named_unless_somebody_gives_a_name(store, monkeypatch):
