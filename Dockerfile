@@ -35,6 +35,7 @@ COPY README.md ./
 COPY docs docs
 COPY data data
 COPY notebooks notebooks
+COPY teacher teacher
 RUN cp -r README.md docs data notebooks ${HOME}/ && chown -R ${NB_UID} ${HOME}
 
 USER ${NB_UID}
