@@ -36,7 +36,7 @@ COPY docs docs
 COPY data data
 COPY notebooks notebooks
 COPY teacher teacher
-RUN cp -r README.md docs data notebooks ${HOME}/ && chown -R ${NB_UID} ${HOME}
+RUN cp -r README.md docs data notebooks teacher ${HOME}/ && chown -R ${NB_UID} ${HOME}
 
 USER ${NB_UID}
 WORKDIR ${HOME}
