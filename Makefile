@@ -39,7 +39,8 @@ test: $(VENV)/.installed-test ## unit tests, doctests, notebooks (nbval), browse
 # longest first.
 SIDE_BY_SIDE := $(addprefix tests/test_,mutation.py quantize.py runtimes.py readme.py \
 	notebook_guards.py execute_notebooks.py slice_notebook.py recordings.py prune.py clusters.py \
-	distill.py parallel.py scaling.py)
+	distill.py parallel.py scaling.py descriptions.py board.py summary.py progress.py quiz.py \
+	screenshots.py teaching.py docker.py)
 
 test-unit: $(VENV)/.installed-test ## unit tests and doctests
 	@set -x; failed=0; \

@@ -67,6 +67,7 @@ class Bubble:
         )  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(self.idle), [str(m) for m in self.idle])
+        axes.set_xlim(0.88, 1.14 * max(self.idle))
         axes.minorticks_off()
         axes.set_xlabel("micro-batches in a step")
         axes.set_ylabel(f"idle share of {self.stages} stages")
