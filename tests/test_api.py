@@ -120,10 +120,13 @@ def test_measure_agrees_with_timeit_on_a_function_of_a_microsecond():
     def microsecond():
         return sum(range(40))
 
-    best = min(timeit.repeat(microsecond, number=2000, repeat=300)) / 2000
-    fastest = lab.measure(microsecond, budget_s=1.0).fastest_s
+    ours, theirs = [], []
+    # In turns: on a shared host a core is half as fast for seconds, and then as before.
+    for _ in range(8):
+        theirs += timeit.repeat(microsecond, number=2000, repeat=100)
+        ours.append(lab.measure(microsecond, budget_s=0.2).fastest_s)
     # The bench asks for 2 % on a quiet machine; here other tests may run beside it.
-    assert fastest == pytest.approx(best, rel=0.25)
+    assert min(ours) == pytest.approx(min(theirs) / 2000, rel=0.25)
 
 
 def test_measure_in_the_worker_and_here_give_a_trial():
