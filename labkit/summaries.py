@@ -19,7 +19,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from labkit import progress
+from labkit import progress, tables
 from labkit.machines import machine
 from labkit.statistics import Verdict
 from labkit.sweeps import Sweep
@@ -510,17 +510,7 @@ def _picture(figure: Figure) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="wide"><table><caption>{escape(caption)}</caption><thead><tr>{top}</tr>'
-        f"</thead><tbody>{body}</tbody></table></div>"
-    )
+    return f'<div class="wide">{tables.html_table(head, rows, caption)}</div>'
 
 
 def _list(lines: Iterable[str]) -> str:

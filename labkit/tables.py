@@ -59,7 +59,8 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """A table with a caption, a head, and a first column that names its rows; text is escaped."""
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = "".join(
         f'<tr><th scope="row">{escape(row[0])}</th>'
@@ -93,7 +94,7 @@ def as_text(comparison: Comparison) -> str:
 def table_html(comparison: Comparison) -> str:
     """The table alone, as HTML."""
     caption = " ".join(filter(None, [comparison.title, _values(comparison)]))
-    return _html_table(*_rows(comparison), caption)
+    return html_table(*_rows(comparison), caption)
 
 
 def caveats_html(caveats: Sequence[Caveat]) -> str:
@@ -149,7 +150,7 @@ def _sweep_lines(sweep: Sweep) -> list[str]:
 
 def sweep_table_html(sweep: Sweep) -> str:
     """The table of all points alone, as HTML."""
-    return _html_table(*_sweep_rows(sweep), sweep.title)
+    return html_table(*_sweep_rows(sweep), sweep.title)
 
 
 def sweep_as_html(sweep: Sweep) -> str:
@@ -167,8 +168,8 @@ def peaks_as_html(peaks: Peaks) -> str:
     ]
     gemms = [[str(g.size), format_rate(g.flops_per_s, "FLOP/s")] for g in peaks.gemms]
     inside = (
-        _html_table(["copy: both buffers", "bytes read and written"], copies, "Memory and caches")
-        + _html_table(["product: rows", "rate"], gemms, f"Arithmetic ({peaks.dtype})")
+        html_table(["copy: both buffers", "bytes read and written"], copies, "Memory and caches")
+        + html_table(["product: rows", "rate"], gemms, f"Arithmetic ({peaks.dtype})")
         + f"<p><strong>{escape(peaks.line())}</strong></p>"
     )
     return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'
@@ -202,7 +203,7 @@ def recordings_as_html(recordings: Recordings) -> str:
         for each in group
         for sentence in each.result.sentences
     ]
-    inside = _html_table(head, rows, "Recorded, not measured here") if rows else ""
+    inside = html_table(head, rows, "Recorded, not measured here") if rows else ""
     lines = [] if rows else recordings.lines
     lines = [*lines, *(f"skipped {name}: {why}" for name, why in recordings.skipped.items())]
     inside += "".join(f"<p>{escape(line)}</p>" for line in lines)
@@ -211,5 +212,5 @@ def recordings_as_html(recordings: Recordings) -> str:
 
 def result_html(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
     """A table of measured numbers, marked as such."""
-    inside = _html_table(head, rows, caption)
+    inside = html_table(head, rows, caption)
     return f'<div class="labkit-result">{inside}</div><!-- labkit-result -->'
