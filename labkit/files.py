@@ -221,7 +221,7 @@ def _without_places(value: Any, *, foreign: bool = False) -> Any:
 def _scrubbed(text: str) -> str:
     """Without folders and the host's name; the last part of a path stays.
 
-    >>> _scrubbed('File "/home/Jane Doe/work/model.py", line 3, then /srv/x/y.bin: 4 images/s')
+    >>> _scrubbed('File "/users/Jane Doe/nets/model.py", line 3, then /srv/x/y.bin: 4 images/s')
     'File "…/model.py", line 3, then …/y.bin: 4 images/s'
     """
     text = _QUOTED_PATH.sub(r"\1…/", text).replace(str(Path.home()), "…")

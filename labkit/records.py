@@ -63,11 +63,9 @@ def read_record(path: str | Path) -> Record:
         raise ValueError("not a plain file")
     text = path.read_text(encoding="utf-8")
     data = unseal(text)
-    result: Comparison | Sweep
+    kind = Sweep if data["kind"] == "sweep" else Comparison
     try:
-        # A sweep reads itself from its text alone.
-        sweep = data["kind"] == "sweep"
-        result = Sweep.from_json(text) if sweep else Comparison.from_dict(data)
+        result: Comparison | Sweep = kind.from_dict(data)
     except (KeyError, TypeError, AttributeError) as error:
         # From before there were checksums, or from somebody else's hand.
         raise ValueError(f"not as labkit writes it ({type(error).__name__}: {error})") from None
