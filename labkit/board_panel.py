@@ -232,6 +232,7 @@ class BoardPanel:
             ]
         )
         self.widget.add_class(frontend.PANEL)
+        frontend.in_order(self.widget)
         self.widget.add_class("labkit-board")
 
     def _show(self) -> None:

@@ -10,6 +10,10 @@ from __future__ import annotations
 from functools import cache
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import ipywidgets as widgets
 
 # On the outermost widget of a panel.
 PANEL = "labkit-panel"
@@ -36,3 +40,21 @@ def head() -> str:
     script = here.with_name("panel.js").read_text(encoding="utf-8")
     style = here.with_name("panel.css").read_text(encoding="utf-8")
     return f'<style onload="{escape(script)}">{style}</style>'
+
+
+def in_order(widget: widgets.Widget) -> None:
+    """Let what a person does with a widget and its children arrive in the order it was done.
+
+    JupyterLab sends the messages of all widgets to one subshell of the kernel, but ipykernel 7.4
+    sends each on to the thread that last published on the same widget: a press of Run could
+    overtake the choice made before it, and the old value was measured.
+    """
+    comm: Any = getattr(widget, "comm", None)
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = _as_addressed  # noqa: SLF001  (there is no public way)
+    for child in getattr(widget, "children", ()):
+        in_order(child)
+
+
+def _as_addressed(_: object, subshell: str | None) -> str | None:
+    return subshell

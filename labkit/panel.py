@@ -363,6 +363,7 @@ class Panel:
             ]
         )
         self.widget.add_class(frontend.PANEL)
+        frontend.in_order(self.widget)
 
     def _show(self, *, picture: bool = False) -> None:
         with self._lock:

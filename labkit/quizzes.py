@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from labkit import progress
+from labkit import frontend, progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,6 +198,7 @@ class Quiz:
             ]
         )
         self.widget.add_class("labkit-quiz")
+        frontend.in_order(self.widget)
 
     def _on_check(self, number: int, _: object = None) -> None:
         self.check(number)

@@ -67,7 +67,7 @@ def use(lab, panel, name, *, again):
     if prediction.count():
         expect(panel.get_by_text("You said 2.00x")).to_be_visible()
     lab.screenshot(f"{name}-first", panel)
-    first = picture(panel)
+    first = measured(panel)
 
     if panel.get_by_role("button", name="Sweep").count():
         lab.button("Sweep", panel).click()
@@ -77,7 +77,8 @@ def use(lab, panel, name, *, again):
     if again:
         move_a_control(panel)
         run(lab, panel)
-        assert picture(panel) != first
+        assert measured(panel) != first
+        expect(panel.get_by_text("the controls have moved since")).to_have_count(0)
         lab.screenshot(f"{name}-second", panel)
 
 
@@ -92,8 +93,9 @@ def run(lab, panel):
     expect(panel.get_by_text("Download everything (JSON)")).to_be_visible()
 
 
-def picture(panel):
-    return panel.locator("img").first.get_attribute("src")
+def measured(panel):
+    """The caption of the result: the values that were measured."""
+    return panel.locator("caption").first.inner_text()
 
 
 def move_a_control(panel):

@@ -117,6 +117,24 @@ def test_controls_move_by_keyboard_and_a_second_run_takes_them(lab):
     assert lab.errors() == []
 
 
+def test_run_takes_what_was_chosen_just_before_it_while_a_cell_is_busy(lab):
+    panel = open_panel(lab, PANEL, "import time; time.sleep(3)")
+    panel = lab.output(1)
+    panel.get_by_label("prediction").fill("1")
+    run, steps = lab.button("Run", panel), panel.get_by_label("steps")
+    run.click()
+    expect(panel.get_by_text("rounds in")).to_be_visible(timeout=30_000)
+    for chosen in ("3000", "10000"):
+        lab.cell(2).locator(".cm-content").first.click()
+        lab.page.keyboard.press("Shift+Enter")
+        expect(lab.cell(2).locator(".jp-InputPrompt").first).to_have_text("[*]:")
+        steps.select_option(chosen)
+        run.click()
+        expect(panel.get_by_role("table")).to_contain_text(f"steps={chosen},", timeout=30_000)
+        expect(panel.get_by_text("rounds in")).to_be_visible(timeout=30_000)
+    assert lab.errors() == []
+
+
 def test_a_sweep_goes_over_the_chosen_parameter(lab):
     panel = open_panel(lab, "loops.panel(budget_s=1, predict=False, repeat=1)")
     panel.get_by_label("over").select_option("steps")
