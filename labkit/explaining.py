@@ -19,6 +19,7 @@ from labkit.units import format_bytes, format_rate, format_ratio, format_share, 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from labkit.caveats import Caveat
     from labkit.machines import Machine
     from labkit.peaks import Peaks
     from labkit.results import Comparison, Ratio
@@ -141,6 +142,17 @@ class _Case:
     @property
     def machine(self) -> Machine | None:
         return self.comparison.machine
+
+    @property
+    def cores_were_missing(self) -> Caveat | None:
+        """What kept a processor that was wanted away from this run, if anything did."""
+        kinds = ("throttled", "busy cores")
+        return next((c for c in self.comparison.caveats if c.kind in kinds), None)
+
+    @property
+    def idle_share(self) -> float:
+        """Of its time, in which it used no processor."""
+        return 1 - self.trace.cpu_share if self.on_cpu else 0.0
 
     @property
     def peaks(self) -> Peaks | None:
@@ -346,9 +358,9 @@ def _extra_work(case: _Case) -> Cause | None:
 
 
 def _waiting(case: _Case) -> Cause | None:
-    """Neither torch nor Python is at work."""
-    share = 1 - case.trace.cpu_share
-    if not case.on_cpu or share < _SHARE:
+    """Neither torch nor Python is at work, although there is a core for them."""
+    share = case.idle_share
+    if share < _SHARE or case.cores_were_missing:
         return None
     return Cause(
         "waiting",
@@ -473,7 +485,13 @@ _WEIGHED = (_waiting, _dispatch, _outside, _untouched, _roof)
 
 def _nothing_binds(case: _Case) -> str:
     """Why no rule spoke."""
-    trace = case.trace
+    trace, missing = case.trace, case.cores_were_missing
+    if missing and case.idle_share >= _SHARE:
+        return (
+            f"It used no processor for {format_share(_two(case.idle_share))} of its time, and "
+            f"whether it waited or was held up is not known: {missing.text}. Next: "
+            f"{missing.remedy}."
+        )
     if not trace.operators:
         return (
             "It runs no operator of torch, so there is nothing to hold against the limits of the "

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 import labkit as lab
-from labkit.caveats import throttled
+from labkit.caveats import throttled, waited
 from labkit.peaks import CopyRate, GemmRate, Peaks
 from labkit.results import Comparison
 from labkit.traces import CompileWatch, OperatorUse, Trace
@@ -128,6 +128,24 @@ def test_an_idle_processor_is_waiting():
     found = compared(trace(use("add", 1e-5)), trace(use("mul", 1e-5), cpu_share=0.05)).explain()
     assert found.limit == "waiting"
     assert "95 %" in found.causes[0].evidence
+
+
+@pytest.mark.parametrize("missing", [throttled(0.6), waited(0.6)], ids=lambda c: c.kind)
+def test_a_processor_that_was_held_back_is_not_called_waiting(missing):
+    idle = trace(use("mul", 1e-5), cpu_share=0.4)
+    # Faster, so that the quota cannot be what keeps it from being so.
+    found = compared(trace(use("add", 1e-5)), idle, (2e-3, 1e-3), caveats=(missing,)).explain()
+    assert found.limit == ""
+    assert "used no processor for 60 % of its time" in found.unknown
+    assert missing.text in found.unknown
+    assert found.unknown.endswith(f"Next: {missing.remedy}.")
+
+
+def test_a_busy_machine_does_not_hide_other_causes():
+    held = trace(use("add", 9e-3, moved=90 * MIB), working_set_bytes=90 * MIB, cpu_share=0.4)
+    base = trace(use("mul", 9e-3, moved=90 * MIB), working_set_bytes=90 * MIB)
+    found = compared(base, held, (10e-3, 10e-3), caveats=(waited(0.6),)).explain()
+    assert found.limit == "memory bandwidth"
 
 
 def test_copies_between_devices_are_transfer():
