@@ -105,15 +105,18 @@ def facts_figure(view: View) -> Picture:
             lines.append((name, f"{format_ratio(low)} to {format_ratio(high)}"))
             groups.append(rows)
             ends.append((low, high))
-    axes = _rows_axes(view, lines, [], view.fact_sentences, height=0.6)
+    # So that the intervals of a large group still lie apart.
+    height = max(0.6, 0.06 * max(map(len, groups), default=0))
+    axes = _rows_axes(view, lines, [], view.fact_sentences, height=height)
     _set_ratios(axes, [row.run.ratio for rows in groups for row in rows], [1.0])
     for place, rows in enumerate(groups):
         colour, marker = ((COLOURS[1], "o"), (COLOURS[2], "s"))[place % 2]
         low, high = ends[place]
-        axes.barh(place, high - low, left=low, height=0.5, color=colour, alpha=0.15)
+        band = (colour, 0.15)
+        axes.barh(place, high - low, left=low, height=0.8, facecolor=band, edgecolor=colour)
         for number, row in enumerate(rows):
             # One above the other: equal results must not hide each other.
-            at = place - 0.2 + 0.4 * (number + 0.5) / len(rows)
+            at = place - 0.35 + 0.7 * (number + 0.5) / len(rows)
             _interval(axes, at, row.run.ratio, colour, width=1.5)
             axes.plot(row.run.ratio.speedup, at, marker, color=colour, markersize=5)
         if place % 2 and place + 1 < len(groups):

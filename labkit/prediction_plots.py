@@ -44,9 +44,12 @@ def predictions_figure(runs: Sequence[PanelRun]) -> Picture:
         axes.plot(
             [run.low, run.high],
             [row, row],
+            "|-",
             color=COLOURS[1],
-            linewidth=5,
-            alpha=0.5,
+            linewidth=2,
+            # Ends that are seen above and below the mark of the result, however close they are.
+            markersize=13,
+            markeredgewidth=2,
             label="its interval" if once else None,
         )
         axes.plot(
@@ -61,7 +64,7 @@ def predictions_figure(runs: Sequence[PanelRun]) -> Picture:
             run.predicted,
             row,
             "D",
-            markerfacecolor="white",
+            markerfacecolor="none",
             markeredgecolor=COLOURS[2],
             markeredgewidth=1.8,
             markersize=8,

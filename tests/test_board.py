@@ -11,8 +11,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from painted import contrasts_of_intervals
 
 import labkit as lab
+from labkit import plots
 from labkit.board_panel import BoardPanel
 from labkit.boards import Board, board
 from labkit.caveats import noise, throttled
@@ -549,6 +551,17 @@ def test_every_figure_says_in_words_what_it_shows(keep):
         (view.facts_plot(), "Both machines with avx512f: between"),
     ):
         assert words in figure.description
+
+
+def test_intervals_stand_out_as_they_are_painted_however_many_overlap(keep):
+    for number in range(12):
+        machine = computer(isa=NEW if number % 2 else OLD)
+        about = {"width": 1.2, "machine": machine, "prediction": 3.0, "at": number}
+        view = keep(comparison(8.0 if number % 2 else 1.2, **about), f"p{number}").view()
+    for figure in (view.plot(), view.guesses_plot(), view.facts_plot()):
+        assert min(contrasts_of_intervals(figure)) >= 3
+    (axes,) = view.facts_plot().axes
+    assert min(plots.contrast(band.get_edgecolor(), "white") for band in axes.patches) >= 3
 
 
 # The panel.

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from painted import contrasts_of_intervals
 
 import labkit as lab
 from labkit import progress
@@ -317,14 +318,19 @@ def test_a_prediction_and_its_result_are_on_one_row_of_a_logarithmic_axis():
         *("static int8 (batch=0)", "static int8 (batch=1)")
     ]
     marked = [(line.get_marker(), line.get_xdata()[0]) for line in axes.lines]
-    assert [(m, x) for m, x in marked if m != "None"] == [
+    assert [(m, x) for m, x in marked if m in "oD"] == [
         *(("o", 20), ("D", 5), ("o", 0.4), ("D", 0.5))
     ]
-    ends = [tuple(line.get_xdata()) for line in axes.lines if line.get_linewidth() == 5]
+    ends = [tuple(line.get_xdata()) for line in axes.lines if line.get_marker() == "|"]
     assert ends == [pytest.approx((20 / 1.05, 21)), pytest.approx((0.4 / 1.05, 0.42))]
     low, high = axes.get_xlim()
     assert low < 0.4 / 1.05
     assert high > 21
+
+
+def test_the_intervals_of_predictions_stand_out_as_they_are_painted():
+    kept = [run(p, 2, low=1, high=high) for p, high in ((3, 4), (0.5, 16), (2, 9))]
+    assert min(contrasts_of_intervals(predictions_figure(kept))) >= 3
 
 
 def test_a_picture_of_nothing_is_refused():
