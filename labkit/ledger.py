@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from labkit import kineto
+from labkit.eager import without_compiler
 from labkit.units import format_bytes, format_share
 
 if TYPE_CHECKING:
@@ -266,6 +267,7 @@ class _LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _with_live_storages(run: _Run) -> _Seen:
     phases = []
+    without_compiler(_LiveStorages.__torch_dispatch__)
     storages = _LiveStorages()
 
     @contextmanager

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import prune as torch_prune
-from torch.utils.flop_counter import FlopCounterMode
 
+from labkit import flops
 from labkit.errors import DoesNotApplyError
 from labkit.layers import (
     LINEAR,
@@ -82,16 +82,15 @@ def count(model: nn.Module, example_inputs: Inputs) -> Counts:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        counter = FlopCounterMode(display=False)
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            model(*example_inputs)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            operations = flops.count(lambda: model(*example_inputs))
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
     parameters = list(model.parameters())
     return Counts(
         sum(p.numel() for p in parameters),
         sum(int(torch.count_nonzero(p)) for p in parameters),
-        counter.get_total_flops(),
+        operations,
     )
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
+from labkit import flops
+from labkit.eager import without_compiler
 from labkit.traces import OperatorUse, Trace
 
 if TYPE_CHECKING:
@@ -167,8 +168,6 @@ def trace_call(call: Callable[[], Any], *, evaluations: int = 1) -> Trace:
     if elapsed_s < _SHORT_S:
         runs += [_run_below(call) for _ in range(_REPEATS - 1)]
     best = min(runs, key=lambda run: sum(use.time_s for use in run.uses.values()))
-    with FlopCounterMode(display=False) as counter:
-        call()
     places = [device for _, _, device, _ in best.uses if device]
     dispatch_s, below_s = _dispatch_s(max(set(places), key=places.count) if places else "cpu")
     # Being looked at costs time, too: on small operators more than they take.
@@ -179,7 +178,7 @@ def trace_call(call: Callable[[], Any], *, evaluations: int = 1) -> Trace:
     )
     return Trace(
         operators=uses,
-        flops=int(counter.get_total_flops()),
+        flops=flops.count(call),
         working_set_bytes=sum(best.storages.values()),
         transfer_bytes=best.transfer_bytes,
         transfer_s=best.transfer_s,
@@ -190,6 +189,7 @@ def trace_call(call: Callable[[], Any], *, evaluations: int = 1) -> Trace:
 
 
 def _run_below(call: Callable[[], Any]) -> _Operators:
+    without_compiler(_Operators.__torch_dispatch__)
     operators = _Operators()
     with operators:
         call()
