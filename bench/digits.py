@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from torch import nn
+
+from labkit import datasets
+
+if TYPE_CHECKING:
+    import torch
 
 _FOLDER = Path(__file__).parents[1] / "data" / "digits"
 
 
 def digits(part: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Images of 32 x 32 and their labels; ``part`` is "train" or "test"."""
-    images = torch.from_numpy(np.load(_FOLDER / f"X_{part}.npy")).float().reshape(-1, 1, 8, 8)
-    labels = torch.from_numpy(np.load(_FOLDER / f"y_{part}.npy")).long()
-    return nn.functional.interpolate(images / images.max(), (32, 32)), labels
+    x_train, y_train, x_test, y_test = datasets.digits(32, folder=_FOLDER)
+    return (x_train, y_train) if part == "train" else (x_test, y_test)
 
 
 def cnn(widths: tuple[int, int, int, int] = (32, 128, 256, 256), dense: int = 256) -> nn.Module:

@@ -60,14 +60,17 @@ _HOMES = {
 }
 # Modules that are used by their own name: lab.quantize.try_all(...).
 _MODULES = (
-    *("clients", "clusters", "distill", "laws", "parallel", "plots", "progress", "prune"),
+    *("clients", "clusters", "datasets", "distill", "inference", "laws", "parallel", "plots"),
+    *("progress", "prune"),
     *("quantize", "runtimes", "scaling", "search", "seeds", "sensitivity", "training", "units"),
 )
 
 if TYPE_CHECKING:
     from labkit import clients as clients
     from labkit import clusters as clusters
+    from labkit import datasets as datasets
     from labkit import distill as distill
+    from labkit import inference as inference
     from labkit import laws as laws
     from labkit import parallel as parallel
     from labkit import plots as plots

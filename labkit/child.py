@@ -31,6 +31,7 @@ from labkit.timing import (
 )
 from labkit.traces import CompileWatch, Trace
 from labkit.trials import Failure
+from labkit.usage import return_free_memory
 from labkit.variants import Variant, describe
 
 if TYPE_CHECKING:
@@ -50,10 +51,12 @@ _PEAKS_S = 0.5
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is given.
+    """What a worker is given; the variants follow, unless ``kind`` is "peaks".
+
+    They come as a message of their own, cloudpickle of ``(dict of name to Variant, agree)``, so
+    that nobody holds models twice.
 
     Attributes:
-        variants: cloudpickle of ``(dict of name to Variant, agree)``.
         names: of the variants to run, in order.
         kind: "time"; "memory" for the peak of the only variant; "peaks" for what this machine
             can reach.
@@ -61,7 +64,6 @@ class Job:
         places: device, dtype and threads of the rates that "peaks" measures.
     """
 
-    variants: bytes
     names: tuple[str, ...]
     kind: str
     plan: Plan
@@ -145,7 +147,7 @@ def work(connection: Connection, state_path: str) -> int:
         connection.send_bytes(data)
 
     try:
-        for event in _run(job, steps):
+        for event in _run(job, connection.recv_bytes, steps):
             send(event)
     except BrokenPipeError:
         return 0
@@ -153,7 +155,7 @@ def work(connection: Connection, state_path: str) -> int:
     return 0
 
 
-def _run(job: Job, steps: _Steps) -> Any:
+def _run(job: Job, receive: Callable[[], bytes], steps: _Steps) -> Any:
     # Read by numerical libraries that are imported later; the ones that are already here are
     # told directly below.
     sys.path[:] = list(job.sys_path)
@@ -168,7 +170,7 @@ def _run(job: Job, steps: _Steps) -> Any:
     steps(job.names[0], "load")
     yield Stage("loading")
     try:
-        variants, agree = pickle.loads(job.variants)
+        variants, agree = pickle.loads(receive())
     except Exception as error:
         message, details = describe(error)
         steps(None, "")
@@ -190,6 +192,8 @@ def _run(job: Job, steps: _Steps) -> Any:
     if job.threads is not None:
         # Once more, for the libraries that the set-up imported.
         set_threads(job.threads)
+    # What loading and setting up left behind; the warm-up is still to come.
+    return_free_memory()
     if job.kind == "memory":
         yield from _memory(calls, job, steps)
         return

@@ -20,6 +20,7 @@ from torch.nn.utils import parametrize
 from labkit.layers import check_layers, named_layers
 from labkit.optional import need
 from labkit.prune import PRUNED
+from labkit.usage import return_free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -74,6 +75,7 @@ def clustered(
     finally:
         for layer in layers:
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+    return_free_memory(collect=False)
     return result
 
 
@@ -138,6 +140,7 @@ def pack(model: nn.Module) -> bytes:
     # By name: the order of parameters is not the same after a parametrization.
     for _, value in sorted(model.state_dict().items()):
         _write(buffer, value.detach().cpu())
+    return_free_memory(collect=False)
     return buffer.getvalue()
 
 

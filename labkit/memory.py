@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import caveats
 from labkit.trials import PeakMemory
+from labkit.usage import return_free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,15 +26,6 @@ def _status_bytes(field: str) -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     raise OSError(f"{_STATUS} has no {field}")
-
-
-def _return_free_memory() -> None:
-    """Give freed memory back to the system, so that the next evaluation asks for it again."""
-    gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
 
 
 def _fix_allocator() -> None:
@@ -67,7 +59,8 @@ def measure_peak(call: Callable[[], Any], *, device: str | None = None) -> PeakM
         return _measure_accelerator(call, device)
     _fix_allocator()
     call()
-    _return_free_memory()
+    # So that the next evaluation asks the system for it again.
+    return_free_memory()
     try:
         # The reset sets the mark to the present size, so both are read after it.
         _CLEAR_REFS.write_text("5")

@@ -26,6 +26,7 @@ from labkit.layers import (
 )
 from labkit.optional import need, quiet
 from labkit.runtimes import OnnxModel
+from labkit.usage import return_free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -42,7 +43,7 @@ GROUP = 32
 
 def onnx_float32(model: nn.Module, example_inputs: Inputs) -> nn.Module:
     """The same model in float32, run by ONNX Runtime: what a user has without quantizing."""
-    return OnnxModel(_to_onnx(model, example_inputs).SerializeToString())
+    return _runnable(_to_onnx(model, example_inputs).SerializeToString())
 
 
 def onnx_dynamic_int8(
@@ -125,7 +126,7 @@ def onnx_int4_weights(
     program = _to_onnx(model, example_inputs)
     chosen = [name for name, _ in named_layers(model, LINEAR, exclude)]
     nodes = set(_nodes_of(program, chosen))
-    return OnnxModel(_with_int4(program, nodes, group).SerializeToString())
+    return _runnable(_with_int4(program, nodes, group).SerializeToString())
 
 
 def onnx_by_layer(
@@ -250,7 +251,14 @@ def _quantized_file(quantize: Callable[[str], None]) -> nn.Module:
     with tempfile.TemporaryDirectory() as folder, quiet(), redirect_stdout(io.StringIO()):
         target = Path(folder, "quantized.onnx")
         quantize(str(target))
-        return OnnxModel(target.read_bytes())
+        program = target.read_bytes()
+    return _runnable(program)
+
+
+def _runnable(program: bytes) -> nn.Module:
+    """A model of this program; exporting and quantizing leave many MB of garbage behind."""
+    return_free_memory()
+    return OnnxModel(program)
 
 
 def _with_int4(program: Any, nodes: Collection[str], group: int) -> Any:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from labkit import inference
 from labkit.errors import DoesNotApplyError, MissingPackageError
 from labkit.layers import LINEAR, check_calibration, check_choice, check_inputs, check_layers
 from labkit.machines import machine
@@ -33,7 +34,6 @@ from labkit.onnx_models import (
 from labkit.optional import need, quiet
 from labkit.pt2e import pt2e_dynamic_int8, pt2e_qat_int8, pt2e_static_int8
 from labkit.runtimes import Cast, Compiled, ahead_of_time, size_bytes
-from labkit.variants import Variant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -198,9 +198,8 @@ def try_all(
     makers: dict[str, Callable[[], nn.Module]] = {"float32": lambda: model}
     makers |= {name: partial(_make, name, model, inputs, batches) for name in names}
     about = partial(_about, inputs=inputs, expected=expected, evaluate=evaluate)
-    answer = partial(_answer, inputs)
     return compare(
-        {name: Variant(answer, setup=make, metrics=about) for name, make in makers.items()},
+        inference.variants(makers, *inputs, metrics=about),
         **{"resolution": 0.05, "budget_s": 10.0, **settings},
     )
 
@@ -212,11 +211,6 @@ def _make(name: str, model: nn.Module, inputs: Inputs, calibration: Sequence[Inp
     return TECHNIQUES[name](model, inputs, calibration)
 
 
-def _answer(inputs: Inputs, model: nn.Module) -> Any:
-    with torch.no_grad():
-        return model(*inputs)
-
-
 def _about(
     model: nn.Module,
     *,
@@ -225,7 +219,8 @@ def _about(
     evaluate: Callable[[nn.Module], float] | None,
 ) -> dict[str, float]:
     numbers: dict[str, float] = {"size_bytes": size_bytes(model)}
-    found = _answer(inputs, model)
+    with torch.no_grad():
+        found = model(*inputs)
     if isinstance(expected, torch.Tensor) and expected.is_floating_point():
         numbers["error"] = float((found - expected).norm() / expected.norm())
     if evaluate is not None:

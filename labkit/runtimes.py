@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch._dynamo import convert_frame
-from torch._inductor import aoti_compile_and_package, aoti_load_package
-from torch._inductor import config as inductor_config
 from torch.utils._pytree import tree_map
 
 from labkit.errors import DoesNotApplyError
@@ -99,7 +96,12 @@ class _FirstCalls:
     """
 
     def __init__(self, compiled: Callable[..., Any]) -> None:
+        # Imported when somebody compiles: a second or two, and 80 MB that stay.
+        from torch._dynamo import convert_frame
+        from torch._inductor import config
+
         self.compiled = compiled
+        self.seen, self.config = convert_frame.input_codes, config
         self.shapes: set[tuple[torch.Size, ...]] = set()
         # Some exporters make torch forget all that it has compiled. It forgets this, too: a
         # code object of our own among those that it has seen.
@@ -107,13 +109,13 @@ class _FirstCalls:
 
     def __call__(self, *inputs: torch.Tensor) -> Any:
         shapes = tuple(x.shape for x in inputs)
-        if shapes in self.shapes and self.mark in convert_frame.input_codes:
+        if shapes in self.shapes and self.mark in self.seen:
             return self.compiled(*inputs)
-        with quiet(), inductor_config.patch(_INDUCTOR):
+        with quiet(), self.config.patch(_INDUCTOR):
             result = self.compiled(*inputs)
-        if self.mark not in convert_frame.input_codes:
+        if self.mark not in self.seen:
             self.shapes.clear()
-            convert_frame.input_codes.add(self.mark)
+            self.seen.add(self.mark)
         self.shapes.add(shapes)
         return result
 
@@ -155,6 +157,8 @@ class Packaged(_Program):
     """
 
     def _start(self) -> Callable[..., Any]:
+        from torch._inductor import aoti_load_package
+
         # The loader reads files only; once it has, they are not needed any more.
         with tempfile.TemporaryDirectory() as folder, quiet():
             path = Path(folder, "model.pt2")
@@ -233,6 +237,9 @@ def ahead_of_time(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) ->
     missing = machine().missing("compiler")
     if missing:
         raise DoesNotApplyError(missing)
+    from torch._inductor import aoti_compile_and_package
+    from torch._inductor import config as inductor_config
+
     inner = model.model if isinstance(model, Compiled) else model
     if isinstance(inner, Exported):
         inner = inner.module

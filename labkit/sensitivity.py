@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from labkit.usage import return_free_memory
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -135,6 +137,7 @@ def sensitivity(
         layer: {name: evaluate(changed(model, changes, {layer: name})) for name in changes}
         for layer in layers
     }
+    return_free_memory(collect=False)
     return Sensitivity(
         evaluate(model),
         alone,

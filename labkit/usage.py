@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 from dataclasses import dataclass
 
@@ -61,3 +63,25 @@ def processor_use() -> ProcessorUse:
         return ProcessorUse()
     used = resource.getrusage(resource.RUSAGE_SELF)
     return ProcessorUse(used.ru_minflt, used.ru_utime, used.ru_stime)
+
+
+def return_free_memory(*, collect: bool = True) -> None:
+    """Give memory that this process has freed back to the system.
+
+    glibc keeps what was freed for the next time, and after a training or the export of a model
+    that is many MB which no other process can have. Other allocators are left alone. Costs some
+    milliseconds, and the first touch of each page that is needed again: never between samples.
+
+    Args:
+        collect: look for garbage first; some tenths of a second with much imported.
+
+    Source: malloc_trim(3).
+
+    >>> return_free_memory()
+    """
+    if collect:
+        gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

@@ -31,6 +31,7 @@ from labkit.recorder import Recorder, Settings
 from labkit.timing import Finished, Plan, Rounds, Stage
 from labkit.trials import Failure, NoiseFloor
 from labkit.turns import queue_lock
+from labkit.usage import return_free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -158,6 +159,8 @@ class Run:
             self._jobs += [("peaks", names)] if self.settings.at_once == 1 else []
         if self._kind == "memory" or self.settings.memory:
             self._jobs += [("memory", (name,)) for name in names]
+        # The worker needs what this process has no use for.
+        return_free_memory(collect=False)
         self._lock = queue_lock(self.settings.at_once)
         self.status = Status.QUEUED
         self.stage = "waiting: another timed run is using this machine"
@@ -278,10 +281,7 @@ class Run:
             preflight=self._recorder.noise_floor is None,
             first_round=self._recorder.next_round,
         )
-        # Others' models would only be unpacked to be thrown away.
-        alone = {name: self.variants[name] for name in names if kind == "memory"}
         job = Job(
-            self._dumped if kind == "time" else dump_variants(alone, None),
             names,
             kind,
             plan,
@@ -305,6 +305,12 @@ class Run:
         # A worker that is gone before it has read its job is found by the next poll.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._worker.connection.send_bytes(pickle.dumps(job))
+            if kind == "time":
+                self._worker.connection.send_bytes(self._dumped)
+            elif kind == "memory":
+                # Others' models would only be unpacked to be thrown away.
+                alone = {name: self.variants[name] for name in names}
+                self._worker.connection.send_bytes(dump_variants(alone, None))
 
     def _poll_worker(self, worker: Worker, timeout_s: float) -> bool:
         changed = False
