@@ -94,8 +94,6 @@ class _Shared(nn.Module):
 
 def _codebook(weight: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Values, and for each weight the number of its own."""
-    from sklearn.cluster import KMeans
-
     flat = weight.flatten().double().numpy()
     zeros = flat == 0
     rest = flat[~zeros]
@@ -106,10 +104,7 @@ def _codebook(weight: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Te
         middles, full = (edges[:-1] + edges[1:]) / 2, counts > 0
         # Evenly spread over the range, as the paper found best: large weights matter.
         start = np.linspace(rest.min(), rest.max(), min(wanted, int(full.sum())))
-        means = KMeans(len(start), init=start[:, None], n_init=1).fit(
-            middles[full, None], sample_weight=counts[full]
-        )
-        distinct = np.unique(means.cluster_centers_)
+        distinct = np.unique(_means(middles[full], counts[full], start))
     codes = np.searchsorted((distinct[:-1] + distinct[1:]) / 2, flat)
     if zeros.any():
         distinct = np.concatenate([[0.0], distinct])
@@ -118,6 +113,29 @@ def _codebook(weight: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Te
         torch.from_numpy(distinct).to(weight.dtype),
         torch.from_numpy(codes.reshape(weight.shape)),
     )
+
+
+def _means(
+    numbers: NDArray[Any], counts: NDArray[Any], start: NDArray[Any], turns: int = 300
+) -> NDArray[Any]:
+    """k-means of numbers on a line, from these means on.
+
+    Lloyd, "Least squares quantization in PCM", 1982. A mean that no number is nearest to takes
+    the place of a number far from its own, as in scikit-learn; that would import 60 MB here.
+    """
+    means = start
+    for _ in range(turns):
+        nearest = np.searchsorted((means[:-1] + means[1:]) / 2, numbers)
+        size = np.bincount(nearest, counts, len(means))
+        moved = np.bincount(nearest, counts * numbers, len(means)) / np.maximum(size, 1)
+        alone = size == 0
+        far = np.argsort(np.abs(numbers - means[nearest]))[len(numbers) - alone.sum() :]
+        moved[alone] = numbers[far]
+        moved.sort()
+        if np.allclose(moved, means, rtol=0, atol=1e-6 * np.ptp(numbers)):
+            break
+        means = moved
+    return means
 
 
 def pack(model: nn.Module) -> bytes:

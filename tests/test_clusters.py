@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.cluster import KMeans
 from torch import nn
 
 from labkit import clusters, prune
@@ -110,3 +111,14 @@ def test_data_of_another_model_are_refused():
         clusters.unpack(data, nn.Linear(5, 4))
     with pytest.raises(ValueError, match="more in it than this model takes"):
         clusters.unpack(data + b"x", nn.Linear(4, 4))
+
+
+@pytest.mark.parametrize("number", [4, 16, 64])
+def test_the_means_are_as_near_as_those_of_scikit_learn(number):
+    numbers = np.random.default_rng(0).laplace(size=2000)
+    counts, start = np.ones(len(numbers)), np.linspace(numbers.min(), numbers.max(), number)
+    theirs = KMeans(number, init=start[:, None], n_init=1).fit(numbers[:, None])
+    ours = clusters._means(numbers, counts, start)
+    assert len(np.unique(ours)) == number
+    distance = np.abs(numbers[:, None] - ours).min(1)
+    assert np.square(distance).sum() <= 1.01 * theirs.inertia_
