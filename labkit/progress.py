@@ -15,9 +15,10 @@ import contextlib
 import hashlib
 import os
 import secrets
+import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
@@ -244,7 +245,16 @@ def _is_known(comparison: Comparison) -> bool:
 
 
 def _notebook() -> str:
-    """The name of the notebook that this kernel serves, as Jupyter's server says it."""
+    """The name of the notebook that this kernel serves, as VS Code or Jupyter's server says it.
+
+    VS Code comes first: where it works with a server, it asks for sessions with names of its own
+    making. Source: https://github.com/microsoft/vscode-jupyter/pull/8531.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if shell is not None and (told := shell.user_ns.get("__vsc_ipynb_file__")):
+        # It may run on Windows, and its kernel elsewhere: this takes both kinds of paths.
+        return PureWindowsPath(str(told)).stem
     return Path(os.environ.get("JPY_SESSION_NAME", "")).stem
 
 

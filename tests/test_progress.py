@@ -93,6 +93,38 @@ def test_the_first_and_the_last_run_with_the_same_values_stay():
     assert (first.verdict, slower.verdict, first.score) == ("faster", "slower", "a sentence")
 
 
+def test_the_notebook_is_named_by_whoever_shows_it(store):
+    # VS Code sets a variable of the notebook, a server one of the environment.
+    shown = {
+        "nobody": (None, ""),
+        "a server": (None, "work/05-pruning.ipynb"),
+        "VS Code": ("/home/jane/06-distillation.ipynb", ""),
+        "VS Code on Windows": (r"c:\lab\07-parallelism.ipynb", ""),
+        "VS Code with a server": ("/lab/08-distributed.ipynb", "08-distributed-jvsc-1f.ipynb"),
+    }
+    code = (
+        "import os\n"
+        "from IPython.core.interactiveshell import InteractiveShell\n"
+        "from labkit import progress, results, trials\n"
+        "shell = InteractiveShell.instance()\n"
+        "times = {'a': (2.0,) * 40, 'b': (1.0,) * 40}\n"
+        "kept = {n: trials.Trial(n, t, tuple(range(40))) for n, t in times.items()}\n"
+        f"for title, (path, session) in {shown}.items():\n"
+        "    shell.user_ns |= {'__vsc_ipynb_file__': path} if path else {}\n"
+        "    os.environ['JPY_SESSION_NAME'] = session\n"
+        "    assert not progress.keep_run(results.Comparison(kept, title=title))\n"
+    )
+    about = os.environ | {"IPYTHONDIR": str(store.parent)}
+    subprocess.run([sys.executable, "-c", code], env=about, check=True)
+    assert {run.experiment: run.notebook for run in progress.read().runs} == {
+        "nobody": "",
+        "a server": "05-pruning",
+        "VS Code": "06-distillation",
+        "VS Code on Windows": "07-parallelism",
+        "VS Code with a server": "08-distributed",
+    }
+
+
 def test_the_newest_result_of_an_experiment_stays_as_it_was(monkeypatch):
     progress.keep_run(comparison(2))
     progress.keep_run(comparison(3, parameters={"batch": 40}))
