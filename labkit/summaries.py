@@ -407,9 +407,15 @@ def _next_steps(kept: Progress) -> list[str]:
         and each.result[each.result.names[-1]].verdict is Verdict.INCONCLUSIVE
     ][:2]
     steps += _advice(_first_predictions(kept))
-    unseen = [name for name in _all_notebooks() if name not in scores]
+    begun = {run.notebook for run in kept.runs} | {each.notebook for each in kept.results}
+    unanswered = [name for name in _all_notebooks() if name not in scores]
+    if begun & set(unanswered):
+        named = [name for name in unanswered if name in begun]
+        steps.append(f"Quiz not answered yet: {', '.join(named)}.")
+    unseen = [name for name in unanswered if name not in begun]
     if unseen:
-        steps.append(f"Notebooks whose quiz is still open: {', '.join(unseen)}.")
+        others = f" and {_count(len(unseen) - 1, 'other notebook')}" if len(unseen) > 1 else ""
+        steps.append(f"Not begun yet: {unseen[0]}{others}.")
     steps = steps[: _MOST_STEPS - 1]
     return [*steps, "Take your own model through the lab: lab.compare needs two functions."]
 

@@ -18,6 +18,7 @@ from labkit.sweeps import Sweep, SweepPoint
 from labkit.trials import Trial
 
 ROOT = Path(__file__).parent.parent
+QUIZZES = sorted((ROOT / "data" / "quizzes").glob("*.json"))
 VOID = {"meta", "img", "br"}
 
 
@@ -128,7 +129,7 @@ def test_a_page_of_what_quizzes_and_panels_kept(monkeypatch):
     steps = page.sections["What to do next"]
     assert f"05-pruning: answer this question again: {quiz.questions[2].text}" in steps
     assert "05-pruning: 1 question of the quiz not answered yet." in steps
-    assert "00-start-here, 01-profiling" in steps
+    assert "Not begun yet: 00-start-here and 7 other notebooks." in steps
 
 
 def test_the_page_needs_nothing_else_and_everything_has_a_text():
@@ -193,6 +194,21 @@ def test_only_the_newest_are_shown_and_the_rest_is_counted():
     assert "12 predictions: 12 inside" in page.sections["Predictions"]
     assert "2 older ones are counted above and not listed" in page.sections["Predictions"]
     assert "(notebook not known)" in page.sections["Notebooks"]
+
+
+def test_what_is_open_is_named_where_something_was_done_and_counted_elsewhere(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    done = ("01-profiling", "04-quantization")
+    kept = tuple(run(2, 2, notebook=name) for name in done)
+    text = of(runs=kept).text
+    assert "Quiz not answered yet: 01-profiling, 04-quantization." in text
+    assert "Not begun yet: 00-start-here and 6 other notebooks." in text
+    assert "08-distributed-training" not in text
+    every = tuple(Answer(path.stem, "a?", "b", True, ("a?",)) for path in QUIZZES[:-1])
+    assert f"Not begun yet: {QUIZZES[-1].stem}." in of(answers=every).text
+    assert (
+        "Not begun yet" not in of(answers=every, runs=(run(2, 2, notebook=QUIZZES[-1].stem),)).text
+    )
 
 
 def test_an_inconclusive_result_is_to_be_run_again():
