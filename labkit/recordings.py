@@ -6,17 +6,17 @@ with it: nothing here makes one comparison out of two machines.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labkit.results import Comparison
+from labkit.records import read_record
 from labkit.sweeps import Sweep
 
 if TYPE_CHECKING:
     from labkit.machines import Machine
+    from labkit.results import Comparison
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def recorded(folder: str | Path = "../data/recorded", *, prefix: str = "") -> Re
     for path in sorted(Path(folder).glob("*/*.json")):
         try:
             recording = _read(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             skipped[f"{path.parent.name}/{path.name}"] = f"{type(error).__name__}: {error}"
             continue
         if recording.name.startswith(prefix):
@@ -125,16 +125,14 @@ def recorded(folder: str | Path = "../data/recorded", *, prefix: str = "") -> Re
 
 
 def _read(path: Path) -> Recording:
-    text = path.read_text(encoding="utf-8")
-    kind = json.loads(text).get("kind")
-    result = Sweep.from_json(text) if kind == "sweep" else Comparison.from_json(text)
+    record = read_record(path)
+    result = record.result
     if isinstance(result, Sweep) and len(result.machines) > 1:
         raise ValueError(
             f"{len(result.machines)} machines measured it, and a recording is of one: record each "
             "on its own, without client="
         )
-    comparisons = result.comparisons if isinstance(result, Sweep) else [result]
-    first = next((c for c in comparisons if c.machine is not None), None)
+    first = next((c for c in record.comparisons if c.machine is not None), None)
     if first is None or first.machine is None:
         raise ValueError("it does not say on which machine it was measured")
     return Recording(path.stem, first.machine, first.started_utc[:10], result)

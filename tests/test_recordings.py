@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -78,6 +79,17 @@ def test_a_broken_file_is_named_and_the_others_are_there(folder):
     assert len(found) == 2
     assert list(found.skipped) == ["nvidia-h200/broken.json"]
     assert "broken.json" in str(found)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+def test_a_pipe_is_not_waited_for_and_a_changed_number_is_found(folder):
+    os.mkfifo(folder / "nvidia-h200" / "pipe.json")
+    changed = folder / "nvidia-h200" / "02-gpu product.json"
+    changed.write_text(changed.read_text().replace("2.0", "9.0"))
+    found = lab.recorded(folder)
+    assert list(found) == ["02-gpu addition"]
+    assert "not a plain file" in found.skipped["nvidia-h200/pipe.json"]
+    assert "checksum" in found.skipped["nvidia-h200/02-gpu product.json"]
 
 
 def test_a_result_that_does_not_name_its_machine_is_skipped(tmp_path):
