@@ -122,7 +122,7 @@ class Ranks:
         self._end = weakref.finalize(self, self._processes.end)
         try:
             self._processes.accept(number, time.monotonic() + _START_S)
-            self._gather(_START_S, "starting", ("ready",))
+            self._gather(_START_S, "ready")
         except BaseException:
             self.close()
             raise
@@ -209,7 +209,7 @@ class Ranks:
             raise RankError(f"these ranks have ended: {self._broken}. Make new ones: Ranks(...)")
         try:
             self._processes.tell((kind, payload, kept))
-            return self._gather(deadline_s or self.deadline_s, "working", ("done",))
+            return self._gather(deadline_s or self.deadline_s, "done")
         except BaseException as error:
             # A RankError has said more already.
             if not isinstance(error, RankError):
@@ -217,7 +217,7 @@ class Ranks:
             self._processes.end(asked=False)
             raise
 
-    def _gather(self, deadline_s: float, doing: str, expected: tuple[str, ...]) -> list[Any]:
+    def _gather(self, deadline_s: float, expected: str) -> list[Any]:
         """One answer from every rank, or the reason why there is none."""
         processes = self._processes
         answers: dict[int, Any] = {}
@@ -233,7 +233,7 @@ class Ranks:
             for rank, message in processes.receive(left_s, [*answers, *wrong]):
                 if message is None:
                     wrong[rank] = "ended"
-                elif message[0] in expected:
+                elif message[0] == expected:
                     answers[rank] = message[1] if len(message) > 1 else None
                     continue
                 else:
@@ -243,13 +243,13 @@ class Ranks:
                 deadline = min(deadline, time.monotonic() + _LAST_WORDS_S)
         if not wrong and not late:
             return [answers[rank] for rank in range(self.number)]
-        raise self._failure(wrong, deadline_s, doing, answers, details)
+        raise self._failure(wrong, deadline_s, expected, answers, details)
 
     def _failure(
         self,
         wrong: dict[int, str],
         deadline_s: float,
-        doing: str,
+        expected: str,
         answers: dict[int, Any],
         details: str,
     ) -> RankError:
@@ -266,7 +266,7 @@ class Ranks:
             reasons[rank] = f"{waited}{f', at {at}' if at else ''}"
         text = "; ".join(f"rank {rank} {reason}" for rank, reason in reasons.items())
         self._broken = text
-        hint = "" if doing == "working" else f" {processes.errors()}".rstrip()
+        hint = f" {processes.errors()}".rstrip() if expected == "ready" else ""
         processes.end(asked=False)
         return RankError(f"{text}. All {self.number} ranks were ended{hint}", reasons, details)
 
