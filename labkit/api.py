@@ -12,9 +12,8 @@ from labkit.recorder import Recorder, Settings
 from labkit.samplers import check_device, sampler_for
 from labkit.timing import Finished, Metrics, Plan, measure_rounds
 from labkit.traces import CompileWatch
-from labkit.turns import queue_lock
 from labkit.variants import Variant, as_variants
-from labkit.worker import Run, resolution_refused
+from labkit.worker import Run, resolution_refused, turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -194,7 +193,7 @@ def _here(
             )
     plan = Plan(settings.budget_s, settings.confidence, settings.resolution)
     sampler = sampler_for(settings.device)
-    with queue_lock():
+    with turn():
         recorder = Recorder(variants, settings)
         for name, numbers in metrics.items():
             recorder.take(Metrics(name, numbers))

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import signal
@@ -34,7 +35,7 @@ from labkit.turns import queue_lock
 from labkit.usage import return_free_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from labkit.results import Comparison
     from labkit.turns import Lock
@@ -78,6 +79,38 @@ def resolution_refused(settings: Settings, floor: NoiseFloor) -> ResolutionError
 _active: list[Run] = []
 # What this machine can reach, measured once for all runs of this process.
 _peaks: list[Peaks] = []
+
+
+@contextlib.contextmanager
+def turn() -> Iterator[None]:
+    """Wait until nobody else measures on this machine, and be the one who does.
+
+    Raises:
+        NotADirectoryError, PermissionError: as `labkit.turns.queue_lock`.
+    """
+    lock = queue_lock()
+    _wait_for_turn(lock, math.inf)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _wait_for_turn(lock: Lock, until_s: float) -> bool:
+    while True:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            # It may be a run of this process that has the turn, which ends only if it is polled.
+            for other in tuple(_active):
+                # Its owner meets its errors; here it must only not stand still.
+                with contextlib.suppress(Exception):
+                    other.poll()
+        else:
+            return True
+        if time.monotonic() >= until_s:
+            return False
+        time.sleep(0.02)
 
 
 class Run:
@@ -216,19 +249,8 @@ class Run:
     def _try_to_begin(self, timeout_s: float) -> bool:
         if self._lock is None:
             return False
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                self._lock.acquire(timeout=0)
-                break
-            except Timeout:
-                for other in _active:
-                    # Its owner meets its errors; here it must only not stand still.
-                    with contextlib.suppress(Exception):
-                        other.poll()
-                if time.monotonic() >= deadline:
-                    return False
-                time.sleep(0.02)
+        if not _wait_for_turn(self._lock, time.monotonic() + timeout_s):
+            return False
         self.status = Status.RUNNING
         _active.append(self)
         # The wait in the queue is not part of the measurement.

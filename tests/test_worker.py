@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -50,12 +51,17 @@ def start(variants, method=None, **settings):
     return run
 
 
+def restless():
+    """Work of so different lengths that no budget of a test gives an answer."""
+    time.sleep(random.uniform(0.001, 0.003))
+
+
 def poll_until(run, condition, deadline_s=30.0):
     wait_until(lambda: run.poll(0.02) is None or condition(), deadline_s)
 
 
 def test_events_stream_while_it_measures():
-    run = start({"a": busy(1000), "b": busy(1000)})
+    run = start({"a": restless, "b": restless}, resolution=0.02)
     try:
         poll_until(run, lambda: run.comparison.rounds > 0)
         seen = run.comparison.rounds
@@ -69,7 +75,7 @@ def test_events_stream_while_it_measures():
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_stop_works_at_once_and_keeps_what_was_measured(method):
-    run = start({"a": busy(1000), "b": busy(1000)}, method=method)
+    run = start({"a": restless, "b": restless}, method=method, resolution=0.02)
     poll_until(run, lambda: run.comparison.rounds > 10)
     pid = run._worker.pid
     began = time.monotonic()
@@ -225,7 +231,7 @@ def test_a_large_error_message_is_cut():
 
 
 def test_two_runs_at_once_queue():
-    first = start({"a": busy(1000), "b": busy(1000)})
+    first = start({"a": restless, "b": restless}, resolution=0.02)
     poll_until(first, lambda: first.comparison.rounds > 0)
     second = start({"a": busy(1000), "b": busy(3000)}, budget_s=5.0)
     try:
@@ -238,9 +244,11 @@ def test_two_runs_at_once_queue():
         second.stop()
 
 
-def test_a_run_that_waits_does_not_let_a_run_that_nobody_polls_stand_still():
-    first = start({"a": busy(1000), "b": busy(1000)}, budget_s=1.0, resolution=0.005)
-    assert lab.compare({"a": busy(100), "b": busy(300)}, budget_s=5)["b"].verdict == "slower"
+@pytest.mark.parametrize("isolate", [True, False])
+def test_a_run_that_waits_does_not_let_a_run_that_nobody_polls_stand_still(isolate):
+    first = start({"a": restless, "b": restless}, budget_s=1.0, resolution=0.02)
+    compared = lab.compare({"a": busy(100), "b": busy(300)}, budget_s=5, isolate=isolate)
+    assert compared["b"].verdict == "slower"
     assert first.done
 
 
