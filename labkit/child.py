@@ -31,7 +31,6 @@ from labkit.timing import (
 )
 from labkit.traces import CompileWatch, Trace
 from labkit.trials import Failure
-from labkit.usage import return_free_memory
 from labkit.variants import Variant, describe
 
 if TYPE_CHECKING:
@@ -192,8 +191,6 @@ def _run(job: Job, receive: Callable[[], bytes], steps: _Steps) -> Any:
     if job.threads is not None:
         # Once more, for the libraries that the set-up imported.
         set_threads(job.threads)
-    # What loading and setting up left behind; the warm-up is still to come.
-    return_free_memory()
     if job.kind == "memory":
         yield from _memory(calls, job, steps)
         return

@@ -224,6 +224,9 @@ def _to_onnx(model: nn.Module, example_inputs: Inputs) -> Any:
     program = exported.model_proto  # type: ignore[union-attr]
     # Shapes in between: the quantizer transposes weights and would trip over the old ones.
     program.graph.ClearField("value_info")
+    # Before a quantizer takes as much again.
+    del exported
+    return_free_memory()
     return program
 
 

@@ -133,11 +133,10 @@ def sensitivity(
     if not layers:
         words = ", ".join(kind.__name__ for kind in kinds)
         raise ValueError(f"the model has no layer of {words}")
-    alone = {
-        layer: {name: evaluate(changed(model, changes, {layer: name})) for name in changes}
-        for layer in layers
-    }
-    return_free_memory(collect=False)
+    alone: dict[str, dict[str, float]] = {}
+    for layer in layers:
+        alone[layer] = {name: evaluate(changed(model, changes, {layer: name})) for name in changes}
+        return_free_memory(collect=False)
     return Sensitivity(
         evaluate(model),
         alone,
