@@ -165,7 +165,7 @@ def test_an_old_python_is_a_problem():
 def test_a_missing_extra_names_its_notebooks_and_what_to_type():
     found = {f.check: f for f in checkups.extras(lambda name: name != "torchao")}
     assert found["quantize"].status is Status.PROBLEM
-    assert found["quantize"].notebooks == ("04", "05", "06")
+    assert found["quantize"].notebooks == ("04", "06")
     assert "'.[quantize]'" in found["quantize"].remedy
     assert found["prune"].status is Status.OK
 
