@@ -35,26 +35,27 @@ test: $(VENV)/.installed-test ## unit tests, doctests, notebooks (nbval), browse
 	if [ -n "$$failed" ]; then echo "make test: FAILED:$$failed"; exit 1; fi; \
 	echo "make test: passed"
 
-# These compile, export and start processes, and time nothing that must be quiet: two at once, the
-# longest first.
-SIDE_BY_SIDE := $(addprefix tests/test_,mutation.py quantize.py runtimes.py readme.py \
-	notebook_guards.py execute_notebooks.py slice_notebook.py recordings.py prune.py clusters.py \
-	distill.py parallel.py scaling.py descriptions.py board.py summary.py progress.py quiz.py \
-	screenshots.py teaching.py docker.py)
+# Two at once, the longest files first; then those that compare what clocks say.
+LONGEST := $(addprefix tests/test_,mutation.py quantize.py dask.py runtimes.py readme.py \
+	notebook_guards.py panel.py execute_notebooks.py)
 
 test-unit: $(VENV)/.installed-test ## unit tests and doctests
 	@set -x; failed=0; \
-	$(PY) -m pytest --ignore=tests/browser $(addprefix --ignore=,$(SIDE_BY_SIDE)) || failed=1; \
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(SIDE_BY_SIDE) || failed=1; \
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" \
+		--ignore=tests/browser $(LONGEST) tests labkit || failed=1; \
+	$(PY) -m pytest -m alone --ignore=tests/browser tests || failed=1; \
 	exit $$failed
 
+# Two notebooks at once, whose timed runs take turns; those about parallelism need all cores.
 # Records of a class that somebody collects are neither shown nor added to.
+ALL_CORES := notebooks/07-parallelism.ipynb notebooks/08-distributed-training.ipynb
+TWO_AT_ONCE := $(filter-out $(ALL_CORES),$(wildcard notebooks/*.ipynb teacher/*.ipynb))
+
 test-notebooks: $(VENV)/.installed-test ## every cell of every notebook against its saved output
-	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \
-		set -x; LABKIT_RECORDS= $(PY) -m pytest --nbval notebooks teacher; \
-	else \
-		echo "test-notebooks: no notebooks/*.ipynb yet, nothing to check"; \
-	fi
+	@set -x; failed=0; export LABKIT_RECORDS=; \
+	$(PY) -m pytest --nbval -n 2 --dist loadfile --no-loadscope-reorder $(TWO_AT_ONCE) || failed=1; \
+	$(PY) -m pytest --nbval $(ALL_CORES) || failed=1; \
+	exit $$failed
 
 # The notebooks two at once: whether a panel works does not depend on how fast something is.
 PRESSED := $(addprefix tests/browser/test_,notebooks.py harness.py)

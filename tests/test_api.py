@@ -11,6 +11,8 @@ import pytest
 
 import labkit as lab
 
+pytestmark = pytest.mark.alone
+
 
 def busy(steps):
     def call():

@@ -13,6 +13,8 @@ from bench import coverage, limits, memory, noise, overhead, peers, verdicts
 from bench.report import Part, Row
 from bench.work import loop, wait
 
+pytestmark = pytest.mark.alone
+
 
 def test_noise_ends_with_its_block():
     with noise.bursts(2) as processes:

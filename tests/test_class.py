@@ -55,7 +55,7 @@ def shortened(path):
     return with_cells(notebook, needed(sources_of(notebook), [main, claims[0]]).items())
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform == "win32", reason="there, people do not share a computer")
 def test_eight_learners_at_once_finish_and_no_claim_is_falsely_decided(seats, tmp_path):
     (tmp_path / "data").symlink_to(NOTEBOOKS[0].parents[1] / "data")

@@ -223,7 +223,7 @@ def test_settings_are_refused_before_anything_is_measured(client, given, error, 
         loops.sweep(steps=[1000, 2000], client=client, **given)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @needs_two_cores
 def test_two_workers_are_faster_than_one_process(client):
     def seconds(**how):

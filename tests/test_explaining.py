@@ -15,6 +15,8 @@ from labkit.results import Comparison
 from labkit.traces import CompileWatch, OperatorUse, Trace
 from labkit.trials import Failure, Trial
 
+pytestmark = pytest.mark.alone
+
 PEAKS = Peaks((CopyRate(2**20, 100e9), CopyRate(2**28, 10e9)), (GemmRate(1024, 100e9),), threads=2)
 MIB = 2**20
 
@@ -375,7 +377,9 @@ def test_planted_same_work():
 
     model = torch.nn.Linear(256, 256)
     x = torch.rand(64, 256)
-    found = explained({"model": lambda: model(x), "eval": lambda: model.eval()(x)})
+    # Only far apart would they be different: this is no test of the machine's peace.
+    variants = {"model": lambda: model(x), "eval": lambda: model.eval()(x)}
+    found = explained(variants, resolution=0.5)
     assert found.limit == "the same work"
 
 

@@ -48,7 +48,6 @@ def is_swapped(cells, number):
     return sum(cell.source == SWAP for cell in cells[:number]) % 2 == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_claim_that_held_changes_when_the_variants_are_swapped(notebook, tmp_path):
     name, read = notebook.stem, nbformat.read(notebook, as_version=4)

@@ -12,6 +12,8 @@ from labkit.peaks import CopyRate, GemmRate, Peaks, measure_peaks
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.alone
+
 
 def example(**changes) -> Peaks:
     base = {

@@ -19,6 +19,8 @@ from labkit.revisions import compare_revisions
 from labkit.traces import OperatorUse, Trace
 from labkit.trials import Failure, PeakMemory, Trial
 
+pytestmark = pytest.mark.alone
+
 HERE = machine()
 
 

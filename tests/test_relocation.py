@@ -9,6 +9,8 @@ import pytest
 import labkit as lab
 from labkit.relocation import relocated
 
+pytestmark = pytest.mark.alone
+
 STATE: list[int] = []
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from labkit.timing import _SETTLE_S, Calibrated, Finished, Plan, Rounds, is_busy, measure_rounds
 
+pytestmark = pytest.mark.alone
+
 SHORT_S, LONG_S = 1e-4, 1e-2
 
 

@@ -19,6 +19,8 @@ from labkit.recorder import Settings
 from labkit.variants import as_variants
 from labkit.worker import Run, Status
 
+pytestmark = pytest.mark.alone
+
 
 def busy(steps):
     def call():
