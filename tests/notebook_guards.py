@@ -33,6 +33,7 @@ from nbval.plugin import (
 SANITIZER = Path(__file__).with_name("nbval_sanitize.cfg")
 REPAIR = "run all cells on a clean kernel and save: make notebooks"
 MOST_IGNORED = 0.2
+MOST_LINES = 18
 POLL_S = 0.5
 
 CLAIM = re.compile(
@@ -132,6 +133,16 @@ def no_widget_state(notebook):
         yield "the notebook was saved with the state of its widgets (metadata.widgets)"
 
 
+def cells_are_short(notebook):
+    for number, cell in code_cells(notebook):
+        lines = len(source(cell).splitlines())
+        if lines > MOST_LINES:
+            yield (
+                f"Cell {number} has {lines} lines, at most {MOST_LINES} can be taken in at a "
+                f"glance; cut it in two with a sentence between: {first_line(cell)}"
+            )
+
+
 GUARDS = {
     "cells-were-run": every_cell_was_run,
     "cells-in-order": cells_were_run_in_order,
@@ -139,6 +150,7 @@ GUARDS = {
     "few-ignored": few_cells_are_ignored,
     "has-claim": has_a_claim,
     "no-widget-state": no_widget_state,
+    "short-cells": cells_are_short,
 }
 
 

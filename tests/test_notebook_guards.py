@@ -106,6 +106,11 @@ BROKEN = {
         "no-widget-state",
         "the notebook was saved with the state of its widgets",
     ),
+    "long": (
+        notebook(quiet("x = 1\n" * 18), quiet("# first\n" + "x = 1\n" * 18), printing(CLAIM)),
+        "short-cells",
+        "Cell 1 has 19 lines, at most 18 can be taken in at a glance; cut it in two with a",
+    ),
 }
 
 
