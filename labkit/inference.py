@@ -37,7 +37,7 @@ def variants(
     >>> import labkit as lab
     >>> narrow, wide = nn.Linear(64, 8), nn.Linear(64, 4096)
     >>> found = lab.compare(
-    ...     variants({"wide": wide, "narrow": narrow}, torch.rand(8, 64)), budget_s=1
+    ...     variants({"wide": wide, "narrow": narrow}, torch.rand(8, 64)), budget_s=1, threads=1
     ... )
     >>> found["narrow"].verdict.value
     'faster'

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.optim.adam import adam
 
 from labkit.usage import return_free_memory
 
@@ -68,33 +69,33 @@ def fit(
     if len(inputs) != len(labels):
         raise ValueError(f"{len(inputs)} inputs and {len(labels)} labels: give as many of each")
     draw = torch.Generator().manual_seed(seed)
-    adam = Adam(model.parameters())
+    optimizer = Adam(model.parameters())
     losses: list[float] = []
     model.train()
     try:
         for step in _bar(range(steps), title):
             rows = torch.randint(len(inputs), (batch,), generator=draw)
-            adam.zero_grad()
+            optimizer.zero_grad()
             value = loss(model, inputs[rows], labels[rows])
             torch.autograd.backward(value)
-            adam.step(rate * (1 + math.cos(math.pi * step / steps)) / 2)
+            optimizer.step(rate * (1 + math.cos(math.pi * step / steps)) / 2)
             losses.append(float(value.detach()))
     except KeyboardInterrupt:
         print(f"{title}: stopped after {len(losses)} of {steps} steps; what was learned is kept")
     finally:
         model.eval()
         # Gradients are as large as the model, and nobody reads them any more.
-        adam.zero_grad()
-        del adam
+        optimizer.zero_grad()
+        del optimizer
         return_free_memory(collect=False)
     return losses
 
 
 class Adam:
-    """Adam with torch's defaults, step for step what `torch.optim.Adam` does.
+    """`torch.optim.Adam` with its defaults, without importing torch's compiler.
 
-    torch's own imports the compiler at its first use: a second or two, and some 80 MB that stay
-    in this process.
+    The class in torch does so at its first use: a second or two, and some 80 MB that stay in this
+    process. The function below it, which does the work, does not.
 
     Args:
         parameters: what is trained; those that need no gradient are left alone.
@@ -103,20 +104,20 @@ class Adam:
     https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html
 
     >>> number = nn.Parameter(torch.tensor(4.0))
-    >>> adam = Adam([number])
+    >>> optimizer = Adam([number])
     >>> for _ in range(200):
-    ...     adam.zero_grad()
+    ...     optimizer.zero_grad()
     ...     torch.autograd.backward((number - 1) ** 2)
-    ...     adam.step(0.1)
+    ...     optimizer.step(0.1)
     >>> round(number.item(), 2)
     1.0
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self._moments = [
-            (p, torch.zeros_like(p), torch.zeros_like(p)) for p in parameters if p.requires_grad
+        self._parameters = [p for p in parameters if p.requires_grad]
+        self._state = [
+            (torch.zeros_like(p), torch.zeros_like(p), torch.zeros(())) for p in self._parameters
         ]
-        self._steps = 0
 
     def step(self, rate: float) -> None:
         """Move every parameter that has a gradient.
@@ -124,23 +125,29 @@ class Adam:
         Args:
             rate: the learning rate of this step.
         """
-        self._steps += 1
-        decay, square_decay, least = 0.9, 0.999, 1e-8
-        slope = 1 - decay**self._steps
-        spread = math.sqrt(1 - square_decay**self._steps)
+        moved = [
+            (parameter, parameter.grad, *state)
+            for parameter, state in zip(self._parameters, self._state, strict=True)
+            if parameter.grad is not None
+        ]
+        if not moved:
+            return
+        parameters, gradients, means, squares, steps = map(list, zip(*moved, strict=True))
         with torch.no_grad():
-            for parameter, mean, square in self._moments:
-                gradient = parameter.grad
-                if gradient is None:
-                    continue
-                mean.lerp_(gradient, 1 - decay)
-                square.mul_(square_decay).addcmul_(gradient, gradient, value=1 - square_decay)
-                root = square.sqrt().div_(spread).add_(least)
-                parameter.addcdiv_(mean, root, value=-rate / slope)
+            adam(
+                *(parameters, gradients, means, squares, [], steps),
+                lr=rate,
+                beta1=0.9,
+                beta2=0.999,
+                eps=1e-8,
+                weight_decay=0.0,
+                amsgrad=False,
+                maximize=False,
+            )
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
-        for parameter, _, _ in self._moments:
+        for parameter in self._parameters:
             parameter.grad = None
 
 
