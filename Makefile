@@ -46,16 +46,10 @@ test-unit: $(VENV)/.installed-test ## unit tests and doctests
 	$(PY) -m pytest -m alone --ignore=tests/browser tests || failed=1; \
 	exit $$failed
 
-# Two notebooks at once, whose timed runs take turns; those about parallelism need all cores.
+# One after the other: beside another notebook, some claims about all cores stay open.
 # Records of a class that somebody collects are neither shown nor added to.
-ALL_CORES := notebooks/07-parallelism.ipynb notebooks/08-distributed-training.ipynb
-TWO_AT_ONCE := $(filter-out $(ALL_CORES),$(wildcard notebooks/*.ipynb teacher/*.ipynb))
-
 test-notebooks: $(VENV)/.installed-test ## every cell of every notebook against its saved output
-	@set -x; failed=0; export LABKIT_RECORDS=; \
-	$(PY) -m pytest --nbval -n 2 --dist loadfile --no-loadscope-reorder $(TWO_AT_ONCE) || failed=1; \
-	$(PY) -m pytest --nbval $(ALL_CORES) || failed=1; \
-	exit $$failed
+	@set -x; LABKIT_RECORDS= $(PY) -m pytest --nbval notebooks teacher
 
 # The notebooks two at once: whether a panel works does not depend on how fast something is.
 PRESSED := $(addprefix tests/browser/test_,notebooks.py harness.py)

@@ -25,9 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="labkit-tests-")
     # What tests do on panels and in quizzes is no learner's progress; kernels inherit this.
     os.environ["LABKIT_PROGRESS"] = str(Path(tempfile.tempdir, "progress"))
-    # Two notebooks at once are one queue.
-    if not (hasattr(config, "workerinput") and config.option.nbval):
-        os.environ["LABKIT_QUEUE"] = tempfile.tempdir
+    os.environ["LABKIT_QUEUE"] = tempfile.tempdir
     # What torch has compiled stays where it keeps it: the name of each piece is its content, and
     # the headers alone take ten seconds.
     shared.mkdir(exist_ok=True)
