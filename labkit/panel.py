@@ -487,8 +487,9 @@ class Panel:
         from labkit import plots
 
         session = self._session
-        if session.sweep_result is not None:
-            return [plots.sweep_figure(session.sweep_result)]
+        sweep = session.sweep_result
+        if sweep is not None:
+            return [plots.sweep_figure(sweep)] if len(sweep) else []
         if session.comparison is not None:
             return plots.live_figures(session.comparison)
         return []

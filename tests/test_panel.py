@@ -337,6 +337,17 @@ def test_stop_from_another_thread_works_at_once_and_leaves_no_process():
     in_a_kernel(body)
 
 
+def test_a_sweep_that_is_stopped_before_its_first_point_shows_no_empty_axes():
+    async def body():
+        panel = endless_panel()
+        panel.sweep(share=[0.5])
+        button(panel, "Stop").click()
+        assert "stopped; what was measured is kept (0 points)" in texts(panel)
+        assert not pictures(panel)
+
+    in_a_kernel(body)
+
+
 def test_a_run_that_is_started_on_another_thread_is_followed_on_the_loop():
     async def body():
         panel = loops.panel(budget_s=2, predict=False)
