@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from labkit.files import folder_above
+
 _FOLDER = Path("data", "digits")
 _SIDE = 8
 
@@ -46,13 +48,12 @@ def digits(
 
 
 def _folder() -> Path:
-    here = Path.cwd()
-    found = [up / _FOLDER for up in (here, *here.parents) if (up / _FOLDER).is_dir()]
-    if not found:
+    found = folder_above(_FOLDER)
+    if found is None:
         raise FileNotFoundError(
-            f"there is no folder {_FOLDER} in {here} or above it; name it: folder=..."
+            f"there is no folder {_FOLDER} in {Path.cwd()} or above it; name it: folder=..."
         )
-    return found[0]
+    return found
 
 
 def _images(rows: torch.Tensor, side: int) -> torch.Tensor:

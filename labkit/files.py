@@ -30,6 +30,16 @@ _QUOTED_PATH = re.compile(r"""(["'])(?:~|[A-Za-z]:)?[\\/](?:[^"'\n]*[\\/])""")
 _PATH = re.compile(r"""(?<![\w.~…/\\:])(?:~|[A-Za-z]:)?[\\/](?:[^\s"'<>|:;,()\\/]+[\\/])+""")
 
 
+def folder_above(name: Path) -> Path | None:
+    """A folder of this name in the current one, or in the nearest above it that has one.
+
+    >>> folder_above(Path("no", "such folder")) is None
+    True
+    """
+    here = Path.cwd()
+    return next((up / name for up in (here, *here.parents) if (up / name).is_dir()), None)
+
+
 def records_folder() -> Path:
     """Where records are kept: what LABKIT_RECORDS names, or "records" where the work is done."""
     return Path(os.environ.get("LABKIT_RECORDS", "").strip() or "records")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from labkit import frontend, progress
+from labkit.files import folder_above
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -262,13 +263,8 @@ def quiz(name: str | Path) -> Quiz:
 
 def quiz_names() -> list[str]:
     """The quizzes that `quiz` finds from the present folder."""
-    place = _folder()
+    place = folder_above(_FOLDER)
     return sorted(path.stem for path in place.glob("*.json")) if place else []
-
-
-def _folder() -> Path | None:
-    here = Path.cwd()
-    return next((up / _FOLDER for up in (here, *here.parents) if (up / _FOLDER).is_dir()), None)
 
 
 def _find(name: str | Path) -> Path:
@@ -277,7 +273,7 @@ def _find(name: str | Path) -> Path:
         if not given.is_file():
             raise FileNotFoundError(f"there is no quiz {given} (looked from {Path.cwd()})")
         return given
-    place = _folder()
+    place = folder_above(_FOLDER)
     if place is None:
         raise FileNotFoundError(
             f"no quiz {str(name)!r}: there is no folder {_FOLDER} in {Path.cwd()} or above it; "
