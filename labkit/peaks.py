@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass
 from itertools import cycle, repeat
 from typing import TYPE_CHECKING, Any
 
-from labkit.cgroups import waited_s
+from labkit.cgroups import ROOT, waited_s
 from labkit.machines import from_plain, machine
+from labkit.processors import last_level_bytes
 from labkit.units import format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     import torch
     from matplotlib.figure import Figure
@@ -29,9 +31,12 @@ if TYPE_CHECKING:
 Place = tuple[str, str, int | None]
 
 MIB = 2**20
-# Both buffers of a copy together. The last is what the bandwidth of memory is taken from: beyond
-# most last-level caches, and small enough for a container of 1 GB.
-_COPY_BYTES = (MIB // 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 160 * MIB)
+# Both buffers of a copy together, and the one that the bandwidth of memory is taken from: so many
+# times the last-level cache, or the most where nobody says how large that is. The most is beyond
+# most of them, and small enough for a container of 1 GB.
+_COPY_BYTES = (MIB // 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB)
+_BEYOND_CACHE = 3
+_MOST_COPY_BYTES = 160 * MIB
 # From this share on a reader should know that other programs wanted the cores, too.
 _BUSY = 0.1
 DTYPES = ("float32", "bfloat16", "float16", "float64", "tf32")
@@ -232,8 +237,9 @@ def measure_peaks(
 ) -> Peaks:
     """Measure the bandwidth of copies and the arithmetic of matrix products with torch.
 
-    Takes up to 160 MiB of memory on the processor, 1 GiB on an accelerator. float32 products
-    follow torch's own setting (``torch.set_float32_matmul_precision``).
+    Takes 64 to 160 MiB of memory on the processor, three times the last-level cache (160 MiB where
+    the system does not say how large that is), and 1 GiB on an accelerator. float32 products follow
+    torch's own setting (``torch.set_float32_matmul_precision``).
 
     Args:
         threads: for torch at most; None: the cores that may really be used. One thread is tried
@@ -279,7 +285,7 @@ def measure_peaks(
         if dtype == "tf32":
             torch.set_float32_matmul_precision("high")
         with torch.inference_mode():
-            works = _copies(place, _COPY_BYTES if on_cpu else _ACCELERATOR_COPY_BYTES)
+            works = _copies(place, _copy_bytes(wanted) if on_cpu else _ACCELERATOR_COPY_BYTES)
             for work, rate, team in _best_rates(works, teams, timer, budget_s / 2):
                 copies.append(CopyRate(work.size, rate, team))
             del works, work  # their buffers go before the matrices come
@@ -351,6 +357,14 @@ def _best_rates(
         take(which, team, max(1, round(_BLOCK_S * best[which, team] / works[which].amount)))
     winners = {which: team for (which, team), _ in sorted(best.items(), key=lambda item: item[1])}
     return [(works[i], best[i, winners[i]], winners[i]) for i in sorted(winners)]
+
+
+def _copy_bytes(threads: int, root: Path = ROOT) -> tuple[int, ...]:
+    """Working sets of copies on the processor; the last is beyond its caches."""
+    cache_bytes = last_level_bytes(threads, root)
+    beyond = _MOST_COPY_BYTES if cache_bytes is None else _BEYOND_CACHE * cache_bytes
+    largest = min(max(beyond, _COPY_BYTES[-1]), _MOST_COPY_BYTES)
+    return (*(size for size in _COPY_BYTES if size < largest), largest)
 
 
 def _copies(place: torch.device, sizes: Sequence[int]) -> list[_Work]:

@@ -106,6 +106,30 @@ def cache_bytes(root: Path = ROOT) -> dict[str, int]:
     return found
 
 
+def last_level_bytes(threads: int, root: Path = ROOT) -> int | None:
+    """What the last level of cache can hold of the work of so many threads; None: not readable.
+
+    Args:
+        threads: on different cores. Those of some processors share several such caches, of which
+            each thread reaches one.
+        root: where sys is.
+
+    Source: https://docs.kernel.org/admin-guide/abi-testing.html, ``/sys/devices/system/cpu/cpuX/
+    cache/``.
+    """
+    sizes = cache_bytes(root)
+    if not sizes:
+        return None
+    level = max(sizes)
+    cores = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cache/index*/level")
+    shared = {
+        read(path.with_name("shared_cpu_list"))
+        for path in cores
+        if read(path) == level.removeprefix("L")
+    }
+    return sizes[level] * max(1, min(len(shared), threads))
+
+
 def governor(root: Path = ROOT) -> str | None:
     """How the clock frequency is chosen, such as "powersave"; None: not readable."""
     return read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None
