@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import sys
@@ -9,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.optim.adam import adam
 
 from labkit.usage import return_free_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -78,7 +78,9 @@ def fit(
             optimizer.zero_grad()
             value = loss(model, inputs[rows], labels[rows])
             torch.autograd.backward(value)
-            optimizer.step(rate * (1 + math.cos(math.pi * step / steps)) / 2)
+            falling = rate * (1 + math.cos(math.pi * step / steps)) / 2
+            optimizer.param_groups[0]["lr"] = falling
+            optimizer.step()
             losses.append(float(value.detach()))
     except KeyboardInterrupt:
         print(f"{title}: stopped after {len(losses)} of {steps} steps; what was learned is kept")
@@ -91,64 +93,58 @@ def fit(
     return losses
 
 
-class Adam:
-    """`torch.optim.Adam` with its defaults, without importing torch's compiler.
+class _WithoutCompiler(torch.optim.Optimizer):
+    """The methods of torch's optimizers, without what keeps torch's compiler away from them.
 
-    The class in torch does so at its first use: a second or two, and some 80 MB that stay in this
-    process. The function below it, which does the work, does not.
+    Each of torch's own imports that compiler at its first call, only to be left alone by it: a
+    second or two, and some 80 MB in every process that trains. What is compiled later may have
+    these in it all the same: the compiler then looks into them.
+    """
 
-    Args:
-        parameters: what is trained; those that need no gradient are left alone.
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Move every parameter that has a gradient.
+
+        Args:
+            closure: works out the loss anew and gives it back, where the caller wants that.
+        """
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            return inspect.unwrap(super().step)(self, closure)
+
+
+class SGD(_WithoutCompiler, torch.optim.SGD):
+    """`torch.optim.SGD` as it is, but torch's compiler is not imported.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
+
+    >>> number = nn.Parameter(torch.tensor(4.0))
+    >>> optimizer = SGD([number], lr=0.25)
+    >>> torch.autograd.backward((number - 1) ** 2)
+    >>> optimizer.step()
+    >>> number.item()
+    2.5
+    """
+
+
+class Adam(_WithoutCompiler, torch.optim.Adam):
+    """`torch.optim.Adam` as it is, but torch's compiler is not imported.
 
     Source: Kingma and Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1;
     https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html
 
     >>> number = nn.Parameter(torch.tensor(4.0))
-    >>> optimizer = Adam([number])
+    >>> optimizer = Adam([number], lr=0.1)
     >>> for _ in range(200):
     ...     optimizer.zero_grad()
     ...     torch.autograd.backward((number - 1) ** 2)
-    ...     optimizer.step(0.1)
+    ...     optimizer.step()
     >>> round(number.item(), 2)
     1.0
     """
-
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self._parameters = [p for p in parameters if p.requires_grad]
-        self._state = [
-            (torch.zeros_like(p), torch.zeros_like(p), torch.zeros(())) for p in self._parameters
-        ]
-
-    def step(self, rate: float) -> None:
-        """Move every parameter that has a gradient.
-
-        Args:
-            rate: the learning rate of this step.
-        """
-        moved = [
-            (parameter, parameter.grad, *state)
-            for parameter, state in zip(self._parameters, self._state, strict=True)
-            if parameter.grad is not None
-        ]
-        if not moved:
-            return
-        parameters, gradients, means, squares, steps = map(list, zip(*moved, strict=True))
-        with torch.no_grad():
-            adam(
-                *(parameters, gradients, means, squares, [], steps),
-                lr=rate,
-                beta1=0.9,
-                beta2=0.999,
-                eps=1e-8,
-                weight_decay=0.0,
-                amsgrad=False,
-                maximize=False,
-            )
-
-    def zero_grad(self) -> None:
-        """Forget all gradients."""
-        for parameter in self._parameters:
-            parameter.grad = None
 
 
 def accuracy(

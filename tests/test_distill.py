@@ -1,8 +1,6 @@
 """Distillation and what it rests on: losses, training, seeds."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -161,24 +159,3 @@ def test_one_seed_has_no_interval():
     with pytest.raises(KeyError, match="no 'c' here; there are a, b"):
         found.difference("c", "b")
     assert list(found.to_frame().index) == [7]
-
-
-def test_adam_takes_the_steps_of_torch_and_leaves_the_compiler_out():
-    x, labels = data()
-    ours, theirs = network(8), network(8)
-    adam, other = training.Adam(ours.parameters()), torch.optim.Adam(theirs.parameters())
-    for rate in (0.05, 0.02, 0.02, 0.001):
-        other.param_groups[0]["lr"] = rate
-        for optimizer, model in ((adam, ours), (other, theirs)):
-            optimizer.zero_grad()
-            torch.autograd.backward(training.cross_entropy(model, x, labels))
-        adam.step(rate)
-        other.step()
-    for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-7)
-    code = (
-        "import sys, torch; from labkit import training; from torch import nn;"
-        "training.fit(nn.Linear(2, 2), torch.eye(2), torch.arange(2), steps=3, batch=2);"
-        "assert 'torch._dynamo' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
