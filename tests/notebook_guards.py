@@ -193,7 +193,7 @@ def pytest_addoption(parser):
     group.addoption(
         "--stop-at-claim",
         action="store_true",
-        help="end the session as soon as a claim differs from the saved one",
+        help="skip the rest of a notebook as soon as a claim of it differs from the saved one",
     )
 
 
@@ -287,13 +287,13 @@ def patch_nbval():
     runtest, compare_outputs = IPyNbCell.runtest, IPyNbCell.compare_outputs
 
     def guarded_runtest(self):
-        if getattr(self.parent, "kernel_died_in", None) is not None:
-            pytest.skip(f"the kernel died in Cell {self.parent.kernel_died_in}")
+        if ended := getattr(self.parent, "ended", ""):
+            pytest.skip(ended)
         try:
             raise_if_dead(self.parent.kernel)
             runtest(self)
         except KernelDiedError:
-            self.parent.kernel_died_in = self.cell_num
+            self.parent.ended = f"the kernel died in Cell {self.cell_num}"
             message = (
                 "The kernel died (killed, out of memory, or crashed); the cells after this one "
                 "are skipped"
@@ -309,17 +309,18 @@ def patch_nbval():
                     output.text = excuse_claims_not_here(output.text, saved)
         same = compare_outputs(self, test, ref, skip_compare)
         if not same:
-            old = [claim[0] for claim in claims_in(ref, self.sanitize)]
-            new = [claim[0] for claim in claims_in(test, self.sanitize)]
-            if old != new:
+            # Compared without what was measured, shown with it.
+            old = [(self.sanitize(claim[0]), claim[0]) for claim in claims_in(ref, str)]
+            new = [(self.sanitize(claim[0]), claim[0]) for claim in claims_in(test, str)]
+            if [line for line, _ in old] != [line for line, _ in new]:
                 self.comparison_traceback[:0] = [
                     "A claim changed.",
-                    *(f"  saved: {line}" for line in old if line not in new),
-                    *(f"  now:   {line}" for line in new if line not in old),
+                    *(f"  saved: {seen}" for line, seen in old if line not in dict(new)),
+                    *(f"  now:   {seen}" for line, seen in new if line not in dict(old)),
                     "",
                 ]
                 if self.config.option.stop_at_claim:
-                    self.session.shouldstop = "a claim changed"
+                    self.parent.ended = f"a claim changed in Cell {self.cell_num}"
         return same
 
     IPyNbCell.runtest = guarded_runtest

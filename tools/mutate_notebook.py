@@ -2,11 +2,14 @@
 
     python -m tools.mutate_notebook notebooks/01-profiling.ipynb mutated.ipynb
 
-The copy has the cells that lead to a claim about the main experiment, then one that swaps the
-variants (the slow one is measured under the fast one's name), then the cells between experiment and
-claim again: first the claim must hold, then it must not. The same follows for the next claim, with
-the variants swapped back. A notebook whose claims all hold to the end does not check what it
-teaches; tests/test_mutation.py sees to that.
+The copy has the cells that lead to the main experiment, then one that swaps the variants (the slow
+one is measured under the fast one's name), then the cells with claims about it and what they need:
+now a claim must change. A notebook whose claims all hold does not check what it teaches;
+tests/test_mutation.py sees to that.
+
+That the claims hold where nothing is swapped is not run here again: the whole notebook is checked
+for it. A copy that misses something could change a claim by that alone; then the two variants would
+not have changed places, which the test reads from the ratio that it finds.
 
 The convention: one code cell is tagged `main-experiment`; it ends by defining `experiment`, the
 object that @lab.experiment made, and runs nothing.
@@ -41,19 +44,16 @@ del swapped"""
 
 
 def mutate(notebook: NotebookNode) -> NotebookNode:
-    """Give a copy with the claims about the main experiment, as it is and with variants swapped.
+    """Give a copy with the claims about the main experiment, and its variants swapped.
 
     Raises:
         ValueError: not exactly one code cell is tagged main-experiment, or no claim is about it.
     """
     sources = sources_of(notebook)
     main, claims = main_and_claims(notebook)
-    path = needed(sources, [main, *claims])
-    parts = [part for part in path.items() if part[0] <= main]
-    for claim in claims:
-        after = [part for part in needed(sources, [main, claim]).items() if part[0] > main]
-        parts += [*after, (None, SWAP), *after, (None, SWAP)]
-    return with_cells(notebook, parts)
+    path = list(needed(sources, [main, *claims]).items())
+    first = sum(number <= main for number, _ in path)
+    return with_cells(notebook, [*path[:first], (None, SWAP), *path[first:]])
 
 
 def main_and_claims(notebook: NotebookNode) -> tuple[int, list[int]]:
