@@ -627,7 +627,9 @@ def _draw_narrowing(axes: Axes, comparison: Comparison) -> None:
         axes.set_xlim(0, rounds * 1.05)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     else:
-        axes.text(0.5, 0.7, "waiting for the first rounds", ha="center", transform=axes.transAxes)
+        for ratio in list(comparison.ratios.values())[:1]:
+            text = f"an interval needs {statistics.minimum_rounds(1 - ratio.confidence)} rounds"
+            axes.text(0.5, 0.7, text, ha="center", transform=axes.transAxes)
         axes.set_xlim(0, 1)
         axes.set_xticks([])
     _set_ratio_axis(axes, "y", seen)

@@ -247,7 +247,14 @@ class Comparison:
         if not any(t.times_s and t.collector_s > 0.01 * t.median_s for t in (base, mine)):
             return ""
         total = (base.median_s + base.collector_s) / (mine.median_s + mine.collector_s)
-        return f"; with the garbage collector's later work for both it is {format_ratio(total)}"
+        match self[name].verdict:
+            case Verdict.SLOWER if total < 1:
+                text = f"{format_ratio(1 / total)} slower"
+            case Verdict.FASTER if total > 1:
+                text = f"{format_ratio(total)} faster"
+            case _:
+                text = f"{format_ratio(total)} as fast"
+        return f"; with the garbage collector's later work for both it is {text}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a variant; units are in the column names.

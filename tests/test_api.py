@@ -42,7 +42,7 @@ def test_import_takes_less_than_a_tenth_of_a_second():
 
 @pytest.mark.parametrize("isolate", [True, False])
 def test_a_slower_variant_is_slower(isolate):
-    comparison = lab.compare({"a": busy(1000), "b": busy(1500)}, isolate=isolate)
+    comparison = lab.compare({"a": busy(1000), "b": busy(1500)}, isolate=isolate, budget_s=1)
     ratio = comparison["b"]
     assert ratio.verdict == "slower"
     assert ratio.low < 1000 / 1500 * 1.1
@@ -167,9 +167,9 @@ def test_too_few_rounds_say_how_much_budget_they_need():
     def slow():
         import time
 
-        time.sleep(0.3)
+        time.sleep(0.1)
 
-    comparison = lab.compare({"a": slow, "b": slow}, budget_s=1)
+    comparison = lab.compare({"a": slow, "b": slow}, budget_s=0.4)
     caveat = next(c for c in comparison.caveats if c.kind == "too few rounds")
     assert comparison["b"].verdict == "inconclusive"
     assert "budget_s=" in caveat.remedy
@@ -214,17 +214,25 @@ def test_an_unknown_name_says_what_there_is():
         lab.compete  # noqa: B018
 
 
-def test_the_verdict_says_what_the_collector_takes_later():
+@pytest.mark.parametrize(
+    ("time_s", "collector_s", "verdict", "becomes"),
+    [
+        (1e-6, 3e-6, "2.00x faster", "0.500x as fast"),
+        (0.4e-6, 0.1e-6, "5.00x faster", "4.00x faster"),
+        (4e-6, 1e-6, "2.00x slower", "2.50x slower"),
+    ],
+)
+def test_the_verdict_says_what_the_collector_takes_later(time_s, collector_s, verdict, becomes):
     rounds = tuple(range(20))
     comparison = lab.Comparison(
         {
             "nothing": lab.Trial("nothing", (2e-6,) * 20, rounds),
-            "cycles": lab.Trial("cycles", (1e-6,) * 20, rounds, collector_s=3e-6),
+            "cycles": lab.Trial("cycles", (time_s,) * 20, rounds, collector_s=collector_s),
         }
     )
     (sentence,) = comparison.sentences
-    assert sentence.startswith("cycles is 2.00x faster than nothing [2.00x, 2.00x]; ")
-    assert sentence.endswith("with the garbage collector's later work for both it is 0.500x")
+    assert sentence.startswith(f"cycles is {verdict} than nothing [")
+    assert sentence.endswith(f"; with the garbage collector's later work for both it is {becomes}")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")

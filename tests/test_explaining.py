@@ -207,6 +207,23 @@ def test_a_slower_variant_that_does_more_is_extra_work():
     assert "aten.dequantize" in found.causes[0].evidence
 
 
+def test_another_kernel_for_the_same_work_is_no_extra_work():
+    base = trace(use("addmm", 1e-3, moved=10**6))
+    slow = trace(use("t", 0), use("mm", 6.8e-3, moved=10**6), use("add", 0.2e-3, moved=10**4))
+    found = compared(base, slow, (1e-3, 7e-3)).explain()
+    assert found.limit == ""
+    assert "aten.mm (97 %), aten.add (2.9 %)" in found.sentence
+    assert "where before has aten.addmm (100 %): look there" in found.sentence
+
+
+def test_another_kernel_and_more_beside_it_is_extra_work():
+    base = trace(use("addmm", 1e-3, moved=10**6))
+    packs = use("quantize", 1e-3, moved=4 * 10**6)
+    found = compared(base, trace(packs, use("_int_mm", 2e-3, moved=10**6)), (1e-3, 3e-3)).explain()
+    assert found.limit == "extra work"
+    assert "aten.quantize (33 %) are new" in found.sentence
+
+
 def test_the_baseline_is_explained_by_itself():
     many = {"calls": 800, "moved": 10}
     found = compared(trace(use("add", 4e-4, **many)), trace(SORT)).explain("before")
