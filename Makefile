@@ -51,14 +51,8 @@ test-unit: $(VENV)/.installed-test ## unit tests and doctests
 test-notebooks: $(VENV)/.installed-test ## every cell of every notebook against its saved output
 	@set -x; LABKIT_RECORDS= $(PY) -m pytest --nbval notebooks teacher
 
-# The notebooks two at once: whether a panel works does not depend on how fast something is.
-PRESSED := $(addprefix tests/browser/test_,notebooks.py harness.py)
-
 test-browser: $(VENV)/.installed-test ## real JupyterLab in real Chromium
-	@set -x; failed=0; \
-	$(PY) -m pytest tests/browser $(addprefix --ignore=,$(PRESSED)) || failed=1; \
-	$(PY) -m pytest -n 2 --dist worksteal $(PRESSED) || failed=1; \
-	exit $$failed
+	$(PY) -m pytest tests/browser
 
 notebooks: $(VENV)/.installed ## run all notebooks on clean kernels and save them
 	LABKIT_RECORDS= $(PY) tools/execute_notebooks.py notebooks teacher
