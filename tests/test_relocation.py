@@ -6,8 +6,10 @@ from functools import partial
 
 import pytest
 
-import labkit as lab
+from labkit.recorder import Settings
 from labkit.relocation import relocated
+from labkit.variants import as_variants
+from labkit.worker import Run
 
 pytestmark = pytest.mark.alone
 
@@ -95,8 +97,16 @@ def test_two_functions_of_the_same_source_are_not_told_apart():
     def same_work():
         return sum(n * n for n in numbers)
 
-    verdicts = []
-    for _ in range(20):
-        done = lab.compare({"work": work, "same work": same_work}, budget_s=20, trace=False)
-        verdicts.append(done["same work"].verdict.value)
+    # Two at once, a core for each: the two functions of a process meet the same neighbour.
+    settings = Settings(budget_s=20, threads=1, at_once=2)
+    variants = as_variants({"work": work, "same work": same_work})
+    runs = [Run(variants, settings) for _ in range(20)]
+    for pair in zip(runs[::2], runs[1::2], strict=True):
+        for run in pair:
+            run.start()
+        while not all(run.done for run in pair):
+            for run in pair:
+                run.poll(0.02)
+    assert [run.error for run in runs] == [None] * 20
+    verdicts = [run.comparison["same work"].verdict.value for run in runs]
     assert sum(verdict in ("faster", "slower") for verdict in verdicts) <= 1
