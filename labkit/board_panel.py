@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from labkit.board_views import Question, View
     from labkit.boards import Board
-    from labkit.plots import Picture
+    from labkit.figures import Picture
 
 _LOOK_S = 2.0
 # Looking and painting take at most a quarter of a core: a slow folder must not hold up the kernel.
@@ -324,12 +324,12 @@ def _parts(view: View) -> list[str]:
 
 
 def _part(title: str, figure: Picture | None, sentences: list[str], table: str) -> str:
-    from labkit import plots
+    from labkit import figures
 
     words = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     picture = ""
     if figure is not None:
-        png = base64.b64encode(plots.to_png(figure)).decode()
+        png = base64.b64encode(figures.to_png(figure)).decode()
         about = escape(f"{title}: {' '.join(sentences)}")
         picture = f'<img alt="{about}" src="data:image/png;base64,{png}">'
     return f"<h4>{escape(title)}</h4>{picture}{words}{table}"

@@ -10,7 +10,7 @@ import math
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
-from labkit.plots import COLOURS, new_figure
+from labkit.figures import COLOURS, new_figure
 from labkit.statistics import Verdict
 from labkit.units import format_ratio
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from labkit.board_views import Row, Seat, View
-    from labkit.plots import Picture
+    from labkit.figures import Picture
     from labkit.results import Ratio
 
 _LOOKS = {

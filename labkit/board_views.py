@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from labkit.figures import Picture
     from labkit.machines import Machine
-    from labkit.plots import Picture
     from labkit.results import Ratio
 
 # An interval whose ends are farther apart than this hardly judges a guess.

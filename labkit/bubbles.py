@@ -41,7 +41,7 @@ class Bubble:
 
     def plot(self) -> Figure:
         """Measured points with their intervals, and the formula."""
-        from labkit.plots import COLOURS, new_figure, style
+        from labkit.figures import COLOURS, new_figure, style
 
         words = str(self).replace("\n", "; ")
         figure = new_figure(6.4, 3.4, f"Idle share by micro-batches: {words}.")

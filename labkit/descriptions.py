@@ -1,7 +1,7 @@
 """Figures in words: what each shows, in a few sentences with the main numbers.
 
 For whoever cannot see a figure, and for whoever would rather read it. Every function that draws
-gives its figure one of these texts (see `labkit.plots.new_figure`).
+gives its figure one of these texts (see `labkit.figures.new_figure`).
 """
 
 from __future__ import annotations

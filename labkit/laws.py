@@ -556,7 +556,7 @@ def figure(*scalings: Scaling) -> Figure:
     The law is drawn as far as it was fitted, and no further.
     """
     from labkit import descriptions
-    from labkit.plots import new_figure
+    from labkit.figures import new_figure
 
     words = functools.partial(descriptions.laws, scalings)
     drawn = new_figure(5.4 * len(scalings), 4.0, words)
@@ -572,7 +572,7 @@ def figure(*scalings: Scaling) -> Figure:
 def _draw(axes: Axes, scaling: Scaling) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    from labkit.plots import COLOURS, style
+    from labkit.figures import COLOURS, style
 
     grey = "#666666"
     most = max([2, *(p.workers for p in scaling.points)])

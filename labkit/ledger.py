@@ -114,10 +114,46 @@ class MemoryLedger:
         )
 
     def plot(self) -> Figure:
-        """The four parts, and all memory over the phases of the steps."""
-        from labkit import plots
+        """Predicted and measured bytes of each part, and all of them over the steps."""
+        from functools import partial
 
-        return plots.ledger_figure(self)
+        from labkit import descriptions
+        from labkit.figures import new_figure, style
+        from labkit.scales import set_bytes_axis
+
+        figure = new_figure(9.0, 3.6, partial(descriptions.ledger, self))
+        parts, times = figure.subplots(1, 2)
+        names = list(self.predicted.parts)
+        largest = max(*self.predicted.parts.values(), *self.measured.parts.values(), 2**20)
+        for number, (label, side) in enumerate(
+            (("predicted", self.predicted), ("measured", self.measured)), start=1
+        ):
+            colour, marker, line = style(number)
+            rows = [row + 0.4 * (number - 1.5) for row in range(len(names))]
+            parts.barh(rows, list(side.parts.values()), height=0.36, color=colour, label=label)
+            held = [n for _, n in side.timeline]
+            if number == 1:
+                # Broad and pale, so that it shows below a measurement that lies on it.
+                times.plot(held, color=colour, linewidth=7, alpha=0.75)
+            else:
+                times.plot(held, line, marker=marker, color=colour, markersize=5)
+        parts.set_yticks(range(len(names)), names)
+        parts.invert_yaxis()
+        parts.set_xlim(0, largest * 1.05)
+        set_bytes_axis(parts.xaxis, largest, 2)
+        top = max(n for side in (self.predicted, self.measured) for _, n in side.timeline)
+        times.set_ylim(0, top * 1.1)
+        set_bytes_axis(times.yaxis, top, 2)
+        phases = [phase for phase, _ in self.measured.timeline]
+        times.set_xticks(range(len(phases)), phases, rotation=45, ha="right", fontsize="small")
+        times.set_ylabel("held after the phase")
+        for axes in (parts, times):
+            axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+            axes.set_axisbelow(True)
+        figure.legend(
+            *parts.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False
+        )
+        return figure
 
     def __repr__(self) -> str:
         # The same from run to run, so that a notebook's output stays comparable.

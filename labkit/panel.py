@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from labkit import plots
     from labkit.experiments import Experiment
+    from labkit.figures import Picture
     from labkit.results import Comparison
     from labkit.sweeps import Sweep
 
@@ -468,12 +468,12 @@ class Panel:
         self._downloads.value = "" if session.running else _downloads(sweep or comparison)
 
     def _paint(self) -> None:
-        from labkit import plots
+        from labkit.figures import to_png
 
         figures = self._figures()
         for picture, figure in zip_longest(self._pictures, figures):
             if figure is not None:
-                picture.value = plots.to_png(figure)
+                picture.value = to_png(figure)
             # Only what has changed is sent.
             picture.layout.display = "none" if figure is None else None
         # While it runs the words would be old before they are read.
@@ -483,13 +483,13 @@ class Panel:
             f"<details><summary>The plots in words</summary>{lines}</details>" * ended
         )
 
-    def _figures(self) -> list[plots.Picture]:
-        from labkit import plots
+    def _figures(self) -> list[Picture]:
+        from labkit import plots, sweep_plots
 
         session = self._session
         sweep = session.sweep_result
         if sweep is not None:
-            return [plots.sweep_figure(sweep)] if len(sweep) else []
+            return [sweep_plots.sweep_figure(sweep)] if len(sweep) else []
         if session.comparison is not None:
             return plots.live_figures(session.comparison)
         return []

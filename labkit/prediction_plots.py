@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from labkit.descriptions import joined
-from labkit.plots import COLOURS, new_figure
+from labkit.figures import COLOURS, new_figure
 from labkit.units import format_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from labkit.plots import Picture
+    from labkit.figures import Picture
     from labkit.progress import PanelRun
 
 _LABEL = 42

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit import descriptions, kineto
-from labkit.plots import COLOURS, ink, new_figure
+from labkit.figures import COLOURS, ink, new_figure
 from labkit.units import format_bytes, format_share, format_time
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter
 
 from labkit import descriptions
-from labkit.plots import new_figure, style
+from labkit.figures import new_figure, style
 from labkit.units import format_rate, format_share
 
 if TYPE_CHECKING:

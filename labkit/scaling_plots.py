@@ -14,8 +14,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 
 from labkit import descriptions
 from labkit.assumptions import overlap_words, seconds
+from labkit.figures import COLOURS, new_figure, style
 from labkit.language_models import gigabytes
-from labkit.plots import COLOURS, new_figure, style
 from labkit.units import format_bytes, format_share, format_time
 
 if TYPE_CHECKING:

@@ -90,10 +90,29 @@ class Sensitivity:
         return pd.DataFrame(rows).set_index("layer")
 
     def plot(self) -> Figure:
-        """A line for each change, over the layers."""
-        from labkit import plots
+        """The quality with one layer changed: a line for each change, over the layers."""
+        from functools import partial
 
-        return plots.sensitivity_figure(self)
+        from labkit import descriptions
+        from labkit.figures import COLOURS, new_figure, style
+        from labkit.scales import cut
+        from labkit.units import format_bytes
+
+        figure = new_figure(7.0, 3.6, partial(descriptions.sensitivity, self))
+        axes = figure.add_subplot()
+        layers = list(self.alone)
+        axes.axhline(self.quality, color=COLOURS[0], linewidth=1.2, label="nothing changed")
+        for number, name in enumerate(self.shares, start=1):
+            colour, marker, line = style(number)
+            found = [self.alone[layer][name] for layer in layers]
+            axes.plot(found, line, marker=marker, color=colour, label=name)
+        labels = [f"{cut(n, 14)}\n{format_bytes(self.bytes_of[n])}" for n in layers]
+        axes.set_xticks(range(len(layers)), labels, fontsize="small")
+        axes.set_xlabel("the layer that is changed, and its weights")
+        axes.set_ylabel("quality")
+        axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+        figure.legend(loc="outside upper center", ncols=min(4, 1 + len(self.shares)), frameon=False)
+        return figure
 
 
 def sensitivity(

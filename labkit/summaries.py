@@ -507,11 +507,11 @@ def _replace(target: Path, text: str) -> None:
 
 
 def _picture(figure: Figure) -> str:
-    from labkit import plots
+    from labkit import figures
 
     figure.set_dpi(_DPI)
-    png = base64.b64encode(plots.to_small_png(figure)).decode()
-    alt = figure.description if isinstance(figure, plots.Picture) else ""
+    png = base64.b64encode(figures.to_small_png(figure)).decode()
+    alt = figure.description if isinstance(figure, figures.Picture) else ""
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{png}">'
 
 

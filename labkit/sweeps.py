@@ -186,9 +186,9 @@ class Sweep:
 
     def plot(self) -> Figure:
         """Time and speed-up against the first swept parameter."""
-        from labkit import plots
+        from labkit import sweep_plots
 
-        return plots.sweep_figure(self)
+        return sweep_plots.sweep_figure(self)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""

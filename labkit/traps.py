@@ -159,7 +159,7 @@ def naive_figure(claims: Sequence[NaiveClaims], comparison: Comparison) -> Figur
         comparison: of the same two functions; its second variant is shown.
     """
     from labkit import descriptions
-    from labkit.plots import new_figure, style
+    from labkit.figures import new_figure, style
 
     ratio = comparison[comparison.names[1]]
     words = functools.partial(descriptions.naive, claims, comparison)

@@ -1,6 +1,6 @@
 """The colours of a figure as they are painted, whatever is transparent or lies above what."""
 
-from labkit import plots
+from labkit import figures
 
 
 def contrasts_of_intervals(figure):
@@ -8,7 +8,7 @@ def contrasts_of_intervals(figure):
 
     It is looked at a fifth of the way from its lower end, where no marker is if it is wide.
     """
-    pixels = plots._painted(figure)[:, :, :3] / 255
+    pixels = figures.painted(figure)[:, :, :3] / 255
     found = []
     for axes in figure.axes:
         for line in axes.lines:
@@ -20,5 +20,5 @@ def contrasts_of_intervals(figure):
             column, row = int(left + (right - left) / 5), int(len(pixels) - up)
             beside = int(line.get_linewidth() * figure.dpi / 72 / 2) + 2
             seen = [tuple(pixels[at, column]) for at in (row - beside, row, row + beside)]
-            found += [plots.contrast(seen[1], other) for other in (seen[0], seen[2])]
+            found += [figures.contrast(seen[1], other) for other in (seen[0], seen[2])]
     return found

@@ -14,7 +14,7 @@ import pytest
 from painted import contrasts_of_intervals
 
 import labkit as lab
-from labkit import plots
+from labkit import figures
 from labkit.board_panel import BoardPanel
 from labkit.boards import Board, board
 from labkit.caveats import noise, throttled
@@ -561,7 +561,7 @@ def test_intervals_stand_out_as_they_are_painted_however_many_overlap(keep):
     for figure in (view.plot(), view.guesses_plot(), view.facts_plot()):
         assert min(contrasts_of_intervals(figure)) >= 3
     (axes,) = view.facts_plot().axes
-    assert min(plots.contrast(band.get_edgecolor(), "white") for band in axes.patches) >= 3
+    assert min(figures.contrast(band.get_edgecolor(), "white") for band in axes.patches) >= 3
 
 
 # The panel.

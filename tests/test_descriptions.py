@@ -16,7 +16,7 @@ from test_pareto import DRAWN
 from test_plots import FULL, PLAIN, comparison, sweep
 from torch.profiler import profile, record_function
 
-from labkit import bubbles, laws, plots, profiles, scaling, traps
+from labkit import bubbles, figures, laws, plots, profiles, scaling, sweep_plots, traps
 from labkit.ledger import Ledger, MemoryLedger
 from labkit.peaks import CopyRate, GemmRate, Peaks
 from labkit.results import Comparison
@@ -78,8 +78,8 @@ DRAWN_BY = {
         lambda: plots.pareto_figure(DRAWN),
         ["of 3 variants", "float32 4.00 ms, accuracy 0.98, 4 MiB"],
     ),
-    "plots.sweep_figure": (
-        lambda: plots.sweep_figure(sweep(memory=True, error=True)),
+    "sweep_plots.sweep_figure": (
+        lambda: sweep_plots.sweep_figure(sweep(memory=True, error=True)),
         ["size = 10 to 10000, 8 points", "above size = 150", "37.5", "not measured", "memory"],
     ),
     "plots.curves_figure": (
@@ -87,11 +87,11 @@ DRAWN_BY = {
         ["Loss over step", "from 2.3 at step 1 to 0.7 at step 3", "lowest 0.5 at 2"],
     ),
     "plots.sensitivity_figure": (
-        lambda: plots.sensitivity_figure(SENSITIVE),
+        SENSITIVE.plot,
         ["unchanged it is 0.97", "4 bits leaves 0.61 to 0.95, least where 2 is changed"],
     ),
     "plots.ledger_figure": (
-        lambda: plots.ledger_figure(ledger()),
+        lambda: ledger().plot(),
         ["weights 1 MiB and 1 MiB", "held after forward: 5 MiB"],
     ),
     "rooflines.roofline_figure": (
@@ -183,7 +183,7 @@ def test_results_without_numbers_are_said_to_be_so():
     assert "nothing is known yet" in waiting[0].description
     assert "none yet" in waiting[1].description
     failed = Sweep(("size",), (SweepPoint({"size": 1}, None, "ValueError: no"),))
-    assert "size=1 was not measured: ValueError" in plots.sweep_figure(failed).description
+    assert "size=1 was not measured: ValueError" in sweep_plots.sweep_figure(failed).description
 
 
 def test_many_variants_are_counted_and_not_all_read():
@@ -222,7 +222,7 @@ def test_a_notebook_gets_the_picture_with_its_words():
 
 def test_a_saved_picture_is_small_and_of_the_same_size():
     figure = plots.comparison_figure(FULL)
-    small, large = plots.to_small_png(figure), plots.to_png(figure)
+    small, large = figures.to_small_png(figure), figures.to_png(figure)
     assert small[16:24] == large[16:24]
     assert len(small) < 0.6 * len(large)
 
@@ -233,14 +233,14 @@ def test_a_saved_picture_is_small_and_of_the_same_size():
 def test_the_formula_of_contrast_is_that_of_wcag():
     # https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio, and greys that are well known.
     for colour, expected in {"#767676": 4.54, "#949494": 3.03, "#0000ff": 8.59, "#fff": 1}.items():
-        assert plots.contrast(colour, "white") == pytest.approx(expected, abs=0.005)
-    assert plots.contrast(("black", 0.5), "white") == plots.contrast((0.5, 0.5, 0.5), "white")
+        assert figures.contrast(colour, "white") == pytest.approx(expected, abs=0.005)
+    assert figures.contrast(("black", 0.5), "white") == figures.contrast((0.5, 0.5, 0.5), "white")
 
 
 def test_every_colour_of_a_variant_stands_out_from_white():
-    for colour in plots.COLOURS:
-        assert plots.contrast(colour, "white") >= 3
-        assert plots.contrast(plots.ink(colour), colour) >= 4.5
+    for colour in figures.COLOURS:
+        assert figures.contrast(colour, "white") >= 3
+        assert figures.contrast(figures.ink(colour), colour) >= 4.5
 
 
 def grounds(axes):
@@ -257,13 +257,13 @@ def test_text_on_a_figure_can_be_read(name):
         ticks = [*axes.get_xticklabels(), *axes.get_yticklabels()]
         around = [*ticks, axes.title, axes.xaxis.label, axes.yaxis.label]
         for text in around:
-            assert plots.contrast(text.get_color(), "white") >= 4.5, text
+            assert figures.contrast(text.get_color(), "white") >= 4.5, text
         for text in axes.texts:
             box = text.get_window_extent()
             middle = ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)
             below = [c for at, c in grounds(axes) if at.contains(*middle)] or ["white"]
             plate = text.get_bbox_patch() is not None
-            assert plots.contrast(text.get_color(), "white" if plate else below[-1]) >= 4.5, text
+            assert figures.contrast(text.get_color(), "white" if plate else below[-1]) >= 4.5, text
 
 
 @pytest.mark.parametrize("name", SEEN)
@@ -276,10 +276,10 @@ def test_lines_and_areas_of_a_figure_stand_out(name):
             colours = [line.get_color()] if line.get_linestyle() != "None" else []
             if line.get_marker() not in ("None", "", " "):
                 faces = line.get_markerfacecolor(), line.get_markeredgecolor()
-                colours.append(max(faces, key=lambda face: plots.contrast(face, "white")))
+                colours.append(max(faces, key=lambda face: figures.contrast(face, "white")))
             for colour in colours:
                 alpha = line.get_alpha() or 1
-                assert plots.contrast((colour, alpha), "white") >= 3, line
+                assert figures.contrast((colour, alpha), "white") >= 3, line
         for area in axes.collections:
             if isinstance(area, PolyCollection | PathCollection):
-                assert plots.contrast(tuple(area.get_edgecolor()[0]), "white") >= 3, area
+                assert figures.contrast(tuple(area.get_edgecolor()[0]), "white") >= 3, area

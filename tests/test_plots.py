@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from labkit import plots
+from labkit import figures, plots, sweep_plots
 from labkit.results import Comparison
 from labkit.sweeps import Sweep, SweepPoint
 from labkit.trials import Failure, PeakMemory, Trial
@@ -63,10 +63,10 @@ FIGURES = {
     "live memory": lambda: plots.live_figures(FULL)[2],
     "no rounds yet": lambda: plots.live_figures(comparison({"a": None, "b": None}))[0],
     "no times yet": lambda: plots.live_figures(comparison({"a": None, "b": None}))[1],
-    "sweep": lambda: plots.sweep_figure(sweep()),
-    "sweep with all": lambda: plots.sweep_figure(sweep(memory=True, error=True)),
-    "sweep without points": lambda: plots.sweep_figure(Sweep(("size",), ())),
-    "empty sweep": lambda: plots.sweep_figure(
+    "sweep": lambda: sweep_plots.sweep_figure(sweep()),
+    "sweep with all": lambda: sweep_plots.sweep_figure(sweep(memory=True, error=True)),
+    "sweep without points": lambda: sweep_plots.sweep_figure(Sweep(("size",), ())),
+    "empty sweep": lambda: sweep_plots.sweep_figure(
         Sweep(("size",), (SweepPoint({"size": 1}, None, "ValueError"),))
     ),
 }
@@ -107,7 +107,7 @@ def test_no_text_covers_another_or_leaves_the_figure(name):
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_becomes_a_png_of_its_size(name):
     figure = FIGURES[name]()
-    png = plots.to_png(figure)
+    png = figures.to_png(figure)
     assert png.startswith(b"\x89PNG")
     width, height = (int.from_bytes(png[i : i + 4]) for i in (16, 20))
     assert (width, height) == tuple(int(v) for v in figure.bbox.size)
@@ -115,9 +115,9 @@ def test_a_figure_becomes_a_png_of_its_size(name):
 
 def test_figures_need_no_pyplot():
     code = (
-        "import sys; import labkit as lab; from labkit import plots\n"
+        "import sys; import labkit as lab; from labkit import figures\n"
         "c = lab.Comparison({n: lab.Trial(n, (1.0,) * 20, tuple(range(20))) for n in 'ab'})\n"
-        "plots.to_png(c.plot()); assert 'matplotlib.pyplot' not in sys.modules"
+        "figures.to_png(c.plot()); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -151,11 +151,11 @@ def test_memory_is_drawn_beside_time_only_where_it_was_measured():
 
 
 def test_the_axis_of_a_sweep_is_logarithmic_where_that_fits():
-    assert plots.sweep_figure(sweep()).axes[0].get_xscale() == "log"
+    assert sweep_plots.sweep_figure(sweep()).axes[0].get_xscale() == "log"
     near = tuple(SweepPoint({"n": n}, PLAIN) for n in (1, 2, 3))
-    assert plots.sweep_figure(Sweep(("n",), near)).axes[0].get_xscale() == "linear"
+    assert sweep_plots.sweep_figure(Sweep(("n",), near)).axes[0].get_xscale() == "linear"
     words = tuple(SweepPoint({"kind": k}, PLAIN) for k in ("relu", "tanh"))
-    labels = plots.sweep_figure(Sweep(("kind",), words)).axes[-1].get_xticklabels()
+    labels = sweep_plots.sweep_figure(Sweep(("kind",), words)).axes[-1].get_xticklabels()
     assert [t.get_text() for t in labels] == ["relu", "tanh"]
 
 
@@ -164,7 +164,7 @@ def test_a_sweep_names_its_crossover_for_each_slice():
         "threads=1: vector is slower at first and faster above size = 150",
         "threads=2: vector is slower at first and faster above size = 37.5",
     ]
-    texts = [t.get_text() for t in plots.sweep_figure(sweep()).axes[1].texts]
+    texts = [t.get_text() for t in sweep_plots.sweep_figure(sweep()).axes[1].texts]
     assert texts == ["size = 150", "size = 37.5"]
 
 
@@ -180,5 +180,5 @@ def test_the_crossover_lies_on_the_line_also_where_a_point_is_on_no_side():
 
 
 def test_every_variant_differs_in_more_than_its_colour():
-    looks = {plots.style(i) for i in range(7)}
+    looks = {figures.style(i) for i in range(7)}
     assert len({(marker, line) for _, marker, line in looks}) == 7

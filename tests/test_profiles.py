@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from labkit import plots, profiles
+from labkit import figures, profiles
 
 CELL = """\
 def grow():
@@ -108,7 +108,7 @@ def test_operators_come_with_their_shapes(recorded):
 
 def test_the_flame_graph_shows_the_last_block_and_what_it_called(recorded):
     figure = profiles.flame_figure(recorded, "step")
-    assert plots.to_png(figure).startswith(b"\x89PNG")
+    assert figures.to_png(figure).startswith(b"\x89PNG")
     (axes,) = figure.axes
     assert len(axes.patches) >= 3
     assert axes.texts[0].get_text() == "step"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labkit import plots
+from labkit import figures
 from labkit.peaks import CopyRate, GemmRate, Peaks
 from labkit.results import Comparison
 from labkit.rooflines import place
@@ -80,7 +80,7 @@ def test_the_figure_shows_every_point_and_both_roofs():
 
 
 def test_without_points_there_is_the_roof():
-    assert plots.to_png(PEAKS.plot()).startswith(b"\x89PNG")
+    assert figures.to_png(PEAKS.plot()).startswith(b"\x89PNG")
     assert PEAKS.plot()._repr_png_().startswith(b"\x89PNG")
 
 

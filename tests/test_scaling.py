@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 from torch.utils.flop_counter import FlopCounterMode
 
+from labkit.figures import to_png
 from labkit.language_models import RECOMPUTE
 from labkit.links import Link, Network
-from labkit.plots import to_png
 from labkit.scaling import (
     A100,
     GPT3_175B,

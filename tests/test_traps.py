@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from labkit import plots, traps
+from labkit import figures, traps
 from labkit.results import Comparison
 from labkit.trials import Trial
 
@@ -93,7 +93,7 @@ def test_claims_and_comparison_stand_in_one_figure():
     comparison = Comparison({n: Trial(n, (1.0,) * 20, tuple(range(20))) for n in "ab"})
     claims = [traps.ask_again(traps.one_run, work, half), traps.NaiveClaims("wild", (0.02, 60.0))]
     figure = traps.naive_figure(claims, comparison)
-    assert plots.to_png(figure).startswith(b"\x89PNG")
+    assert figures.to_png(figure).startswith(b"\x89PNG")
     (axes,) = figure.axes
     rows = [t.get_text() for t in axes.get_yticklabels()]
     assert rows == ["one run", "wild", "labkit.compare (interval)"]

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_output
 
-from labkit import plots
+from labkit import figures, plots
 from labkit.results import Comparison
 from labkit.trials import Trial
 
@@ -229,7 +229,7 @@ def test_plots_have_words_and_everything_has_enough_contrast(lab):
         edges = panel.evaluate(EDGES)
         assert len(edges) >= 8
         for name, colour in edges:
-            assert plots.contrast(rgb(colour), ground) >= 3, (theme, name, colour)
+            assert figures.contrast(rgb(colour), ground) >= 3, (theme, name, colour)
         lab.set_width(1200, 1700)
         lab.screenshot(theme, panel)
     # 640 pixels are what is left of 1280 where everything is shown at twice its size.
