@@ -18,12 +18,15 @@ from typing import Any, Protocol
 
 from labkit.errors import WorkerError
 from labkit.forkserver import REPLY
+from labkit.usage import return_free_memory
 
 # Imported once by the server when the caller has them, so that a worker starts with them.
 _PRELOAD = (
     *("numpy", "torch", "sklearn", "pandas", "onnxruntime", "torchao"),
-    # What exporting and compiling import: a second or two in every worker that does either.
-    *("torch._dynamo", "torch._inductor.compile_fx"),
+    # What compiling imports: two or three seconds in every worker that does. Where only its first
+    # part is there, torch._dynamo, a profiler or an optimizer may have brought it, and 70 MB in
+    # every worker would be for nothing.
+    "torch._inductor.compile_fx",
 )
 # Importing torch takes about 2 s on a quiet machine; on a crowded one far longer.
 _START_TIMEOUT_S = 120.0
@@ -223,6 +226,8 @@ def start_worker(state_path: str, *, threads: int, method: str | None = None) ->
         WorkerError: the server did not start or ended.
     """
     global _server  # noqa: PLW0603  (one warm server a process is the point)
+    # What this process has freed is memory that the worker may need.
+    return_free_memory(collect=False)
     if method is None:
         method = "fork" if hasattr(os, "fork") and hasattr(socket, "send_fds") else "spawn"
     if method == "spawn":

@@ -268,6 +268,26 @@ def test_a_fresh_worker_starts_in_a_fraction_of_a_second_once_warm():
     assert min(times) < 0.5
 
 
+def test_workers_start_without_the_compiler_where_this_process_has_compiled_nothing():
+    pytest.importorskip("torch")
+    script = """
+        import sys
+        import torch
+        import labkit as lab
+
+        def loaded():
+            return {name: int(name in sys.modules) for name in ("torch", "torch._dynamo")}
+
+        import torch._dynamo  # as torch's profiler does
+        variant = lab.Variant(lambda: None, metrics=loaded)
+        found = lab.compare({"one": variant, "two": variant}, budget_s=0.05)
+        print(*(int(number) for number in found.trials["one"].metrics.values()))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.split() == ["1", "0"], done.stderr
+
+
 def test_threads_come_from_the_cores_that_may_be_used():
     import torch
 
