@@ -96,7 +96,7 @@ def test_revisions_are_compared_from_the_command_line(tmp_path, monkeypatch, cap
         (tmp_path / "bench.py").write_text(f"def work():\n    for _ in range({steps}): pass\n")
         git("add", ".")
         git("commit", "--quiet", "-m", "x")
-    command = ["compare-revisions", "--budget", "2", "--threads", "1", "--no-memory"]
+    command = ["compare-revisions", "--budget", "1", "--threads", "1", "--no-memory"]
     assert main([*command, "HEAD~1", "HEAD", "--", "bench.py:work"]) == 1
     assert re.search(r"WORSE bench.py:work: time: [23]\.\d+x slower", capsys.readouterr().out)
     assert main([*command, "HEAD", "HEAD", "bench.py:work", "--resolution", "0.1"]) == 0

@@ -45,16 +45,21 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
         distill.mixed_loss(torch.ones(1, 2), torch.ones(1, 2), torch.tensor([0]), **settings)
 
 
+@pytest.fixture(scope="module")
+def teacher():
+    model = network(64)
+    training.fit(model, *data(), steps=100, rate=0.01)
+    return model
+
+
 @pytest.mark.parametrize("features", [None, ("1", "1")])
-def test_a_student_comes_to_answer_like_its_teacher(features):
+def test_a_student_comes_to_answer_like_its_teacher(teacher, features):
     x, labels = data()
-    teacher = network(64)
-    training.fit(teacher, x, labels, steps=200, rate=0.01)
     student = network(32, seed=1)
     before = [p.clone() for p in student.parameters()]
     known = [p.clone() for p in teacher.parameters()]
     taught = distill.distill(
-        student, teacher, x, labels, steps=400, rate=0.02, share=1.0, features=features
+        student, teacher, x, labels, steps=150, rate=0.02, share=1.0, features=features
     )
 
     def distance(model):

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import labkit as lab  # noqa: E402
-from labkit import quantize  # noqa: E402
+from labkit import onnx_models, quantize  # noqa: E402
 from labkit.machines import machine  # noqa: E402
 from labkit.optional import EXTRAS, is_there, need  # noqa: E402
 from labkit.runtimes import Compiled  # noqa: E402
@@ -45,6 +45,26 @@ def one_thread():
     with torch._inductor.config.patch({"cpp.vec_isa_ok": True}):
         yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exported_once():
+    """Whatever a technique makes of it, what torch exports of a model is the same: once will do."""
+    export, programs = onnx_models._to_onnx, {}
+
+    def once(model, example_inputs):
+        shapes = tuple(x.shape for x in example_inputs)
+        # With the model, so that no other one can be where it was.
+        _, program = programs.setdefault((id(model), shapes), (model, None))
+        if program is None:
+            program = export(model, example_inputs)
+            programs[id(model), shapes] = model, program
+        # Quantizers change the program that they are given.
+        return copy.deepcopy(program)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_models, "_to_onnx", once)
+        yield
 
 
 def data(*shape):
@@ -470,9 +490,12 @@ def test_training_with_the_rounding_in_it_moves_the_copy_and_not_the_model():
     assert float(answer(trained.model, x).norm() / answer(model, x).norm()) < 0.8
 
 
+LAYER = seeded(lambda: nn.Linear(64, 32))
+
+
 @pytest.mark.parametrize("technique", ["onnx_static_int8", "onnx_int4_weights"])
 def test_a_model_may_be_a_single_layer(technique):
-    model, x = seeded(lambda: nn.Linear(64, 32)), data(ROWS, 64)
+    model, x = LAYER, data(ROWS, 64)
     answers = answer(EXCLUDING[technique](model, x, []), x)
     assert INT8[0] < error(answers, answer(model, x)) < INT4[1]
 

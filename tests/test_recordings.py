@@ -17,8 +17,9 @@ from labkit.machines import Accelerator
 from labkit.results import Comparison
 from labkit.sweeps import Sweep, SweepPoint
 from labkit.trials import Trial
+from tools import record
 
-RECORD = Path(__file__).parent.parent / "tools" / "record.py"
+TOOLS = Path(__file__).parent.parent / "tools"
 
 
 def comparison(gpu="NVIDIA H200"):
@@ -110,12 +111,16 @@ def sums(size):
 RECORDINGS = 'recordings = {"sums": lambda: sums.run(budget_s=0.5, resolution=0.5)}'
 
 
-def run_record(notebook, folder):
-    command = [sys.executable, RECORD, notebook, "--folder", folder]
-    return subprocess.run(command, capture_output=True, text=True, check=True)
+def run_record(monkeypatch, notebook, folder):
+    """Run the tool in this process: another one would have to import all again."""
+    monkeypatch.chdir(TOOLS)  # it goes to another folder, and comes back with this
+    monkeypatch.setattr(sys, "argv", ["record.py", str(notebook), "--folder", str(folder)])
+    record.main()
 
 
-def test_record_runs_the_code_of_the_notebook_and_keeps_what_is_there(tmp_path):
+def test_record_runs_the_code_of_the_notebook_and_keeps_what_is_there(
+    tmp_path, monkeypatch, capsys
+):
     tagged = {"tags": ["record"]}
     cells = [
         new_code_cell(EXPERIMENT, metadata=tagged),
@@ -124,16 +129,18 @@ def test_record_runs_the_code_of_the_notebook_and_keeps_what_is_there(tmp_path):
     ]
     notebook = tmp_path / "09-sums.ipynb"
     nbformat.write(new_notebook(cells=cells), notebook)
-    run_record(notebook, tmp_path / "recorded")
+    command = [sys.executable, TOOLS / "record.py", notebook, "--folder", tmp_path / "recorded"]
+    subprocess.run(command, capture_output=True, check=True)
     (path,) = (tmp_path / "recorded").glob("*/09-sums sums.json")
     first = path.read_text()
-    assert "is there already" in run_record(notebook, tmp_path / "recorded").stdout
+    run_record(monkeypatch, notebook, tmp_path / "recorded")
+    assert "is there already" in capsys.readouterr().out
     assert path.read_text() == first
     assert list(lab.recorded(tmp_path / "recorded", prefix="09-sums ")) == ["sums"]
 
 
-def test_a_notebook_without_tagged_cells_has_nothing_to_record(tmp_path):
+def test_a_notebook_without_tagged_cells_has_nothing_to_record(tmp_path, monkeypatch):
     notebook = tmp_path / "empty.ipynb"
     nbformat.write(new_notebook(cells=[new_code_cell("1 / 0")]), notebook)
-    run_record(notebook, tmp_path / "recorded")
+    run_record(monkeypatch, notebook, tmp_path / "recorded")
     assert not (tmp_path / "recorded").exists()
