@@ -18,8 +18,6 @@ capabilities", AFIPS 1967; Gustafson, "Reevaluating Amdahl's law", Communication
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from labkit.results import Ratio
@@ -249,7 +246,7 @@ class Scaling:
         if not self.fitted:
             return (
                 f"A law takes at least 2 {self.unit} with a core each; "
-                f"{_cores_text(self.cores or 0)} may be used here."
+                f"{cores_text(self.cores or 0)} may be used here."
             )
         return self.held
 
@@ -378,7 +375,7 @@ class Scaling:
     def _beyond(self) -> list[str]:
         left = [p for p in self.points if p not in self.fitted]
         return [
-            f"{p.workers} {self.unit} on {_cores_text(self.cores or 0)} reach "
+            f"{p.workers} {self.unit} on {cores_text(self.cores or 0)} reach "
             f"{format_ratio(p.speedup)} {p.interval_text}; the laws give each a core of its own, "
             "so this is not fitted"
             for p in left
@@ -444,7 +441,8 @@ def _limit_text(share: float) -> str:
     return format_ratio(1 / share) if share > 0 else "no limit"
 
 
-def _cores_text(cores: float) -> str:
+def cores_text(cores: float) -> str:
+    """A number of cores in words."""
     return f"{cores:.3g} core{'' if cores == 1 else 's'}"
 
 
@@ -555,79 +553,6 @@ def figure(*scalings: Scaling) -> Figure:
 
     The law is drawn as far as it was fitted, and no further.
     """
-    from labkit import descriptions
-    from labkit.figures import new_figure
+    from labkit import law_plots
 
-    words = functools.partial(descriptions.laws, scalings)
-    drawn = new_figure(5.4 * len(scalings), 4.0, words)
-    for scaling, axes in zip(
-        scalings, drawn.subplots(1, len(scalings), squeeze=False)[0], strict=True
-    ):
-        _draw(axes, scaling)
-    # Where a legend hangs below the axes, one pass does not find the margins.
-    drawn.draw_without_rendering()
-    return drawn
-
-
-def _draw(axes: Axes, scaling: Scaling) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    from labkit.figures import COLOURS, style
-
-    grey = "#666666"
-    most = max([2, *(p.workers for p in scaling.points)])
-    xs = [1 + (most - 1) * i / 100 for i in range(101)]
-    axes.plot(xs, xs, color=COLOURS[0], linewidth=1.2, label="ideal: each worker counts in full")
-    fitted = max([1, *(p.workers for p in scaling.fitted)])
-    if scaling.describes:
-        colour, _, line = style(1)
-        along = [x for x in xs if x <= fitted]
-        lows = [scaling.at(x, scaling.high) for x in along]
-        highs = [scaling.at(x, scaling.low) for x in along]
-        axes.fill_between(along, lows, highs, fc=(colour, 0.25), ec=colour, linewidth=0.6)
-        label = f"{scaling.law}: serial share {scaling.share_text}"
-        axes.plot(along, [scaling.at(x) for x in along], line, color=colour, label=label)
-    elif scaling.fitted:
-        axes.plot([], [], " ", label=f"{scaling.law}: no serial share fits all points")
-    colour, marker, _ = style(2)
-    axes.plot(1, 1, marker, color=colour, markersize=7)
-    for beyond, points in itertools.groupby(scaling.points, lambda p: p not in scaling.fitted):
-        label = "measured, not fitted: fewer cores" if beyond else "measured, with its interval"
-        filled = "white" if beyond else colour
-        for p in points:
-            high = p.high if math.isfinite(p.high) else p.speedup
-            axes.plot([p.workers] * 2, [p.low, high], color=colour, linewidth=2)
-            axes.plot(
-                p.workers,
-                p.speedup,
-                marker,
-                color=colour,
-                markerfacecolor=filled,
-                markersize=7,
-                label=label,
-            )
-            label = ""
-    if scaling.cores is not None and 1 <= scaling.cores <= most:
-        axes.axvline(scaling.cores, color=grey, linestyle=":", linewidth=1.2)
-        label = f"{_cores_text(scaling.cores)} may be used"
-        axes.plot([], [], color=grey, linestyle=":", linewidth=1.2, label=label)
-    if most > 16:
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log", base=2)
-    else:
-        axes.set_xlim(1 - 0.08 * (most - 1), most + 0.08 * (most - 1))
-        axes.set_ylim(0, 1.08 * max([most, *(p.high for p in scaling.points if p.high < math.inf)]))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}x"))
-    counts = [1, *(p.workers for p in scaling.points)]
-    axes.set_xticks(counts, [str(n) for n in counts])
-    axes.set_xlabel(scaling.unit)
-    axes.set_ylabel("speed-up T1/Tp" if scaling.law == AMDAHL else "scaled speed-up p T1/Tp")
-    axes.set_title(
-        "the same work for all" if scaling.law == AMDAHL else "work that grows with the workers",
-        fontsize="medium",
-    )
-    axes.grid(visible=True, color="#dddddd", linewidth=0.6)
-    axes.minorticks_off()
-    # Below the axes, where no point can stand.
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, fontsize="small")
+    return law_plots.laws_figure(scalings)
