@@ -36,14 +36,15 @@ test: $(VENV)/.installed-test ## unit tests, doctests, notebooks (nbval), browse
 	echo "make test: passed"
 
 # Two at once, the longest files first; then those that compare what clocks say.
-LONGEST := $(addprefix tests/test_,mutation.py quantize.py dask.py runtimes.py readme.py \
-	notebook_guards.py panel.py execute_notebooks.py)
+LONGEST := $(addprefix tests/test_,mutation.py parallel.py quantize.py dask.py panel.py runtimes.py \
+	readme.py notebook_guards.py execute_notebooks.py)
+ALONE = $(shell grep -l 'mark\.alone' tests/test_*.py)
 
 test-unit: $(VENV)/.installed-test ## unit tests and doctests
 	@set -x; failed=0; \
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" \
 		--ignore=tests/browser $(LONGEST) tests labkit || failed=1; \
-	$(PY) -m pytest -m alone --ignore=tests/browser tests || failed=1; \
+	$(PY) -m pytest -m alone $(ALONE) || failed=1; \
 	exit $$failed
 
 # One after the other: beside another notebook, some claims about all cores stay open.
