@@ -31,6 +31,7 @@ from labkit.timing import (
 )
 from labkit.traces import CompileWatch, Trace
 from labkit.trials import Failure
+from labkit.usage import end_before_others
 from labkit.variants import Variant, describe
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def main(events_fd: int, state_path: str) -> int:
 
 def work(connection: Connection, state_path: str) -> int:
     """Receive one job, send its events; returns an exit code."""
+    end_before_others(1000)
     job: Job = pickle.loads(connection.recv_bytes())
     steps = _Steps(state_path, job.names)
 

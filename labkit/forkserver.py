@@ -22,6 +22,7 @@ import struct
 import sys
 
 from labkit.optional import quiet
+from labkit.usage import end_before_others
 
 # Request: a file descriptor comes along with a path's length and the path (the state file).
 # Replies: kind ("s" for started, "e" for ended), process id, exit code (negative: signal).
@@ -68,6 +69,7 @@ def serve(control_fd: int, preload: list[str]) -> None:
     """Import ``preload``, then fork on request until the socket closes."""
     control = socket.socket(fileno=control_fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_before_others(900)  # its workers go first
     # GNU OpenMP's threads spin for 10 ms when their work is done (300 000 turns). Every sample
     # has to wait for that (see labkit.timing); within 1 ms, a variant that goes on with its own
     # work finds them awake all the same.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 if sys.platform != "win32":
     import resource
@@ -63,6 +65,22 @@ def processor_use() -> ProcessorUse:
         return ProcessorUse()
     used = resource.getrusage(resource.RUSAGE_SELF)
     return ProcessorUse(used.ru_minflt, used.ru_utime, used.ru_stime)
+
+
+def end_before_others(score: int) -> None:
+    """Where memory runs out, let the system end this process before those with a lower score.
+
+    Linux would end the largest, and that is the reader's kernel. A worker that is ended becomes a
+    row that says so, and a new server is started. Other systems are left alone.
+
+    Args:
+        score: from 0, as all processes, to 1000, before any of them; it cannot be lowered again.
+
+    Source: proc_pid_oom_score_adj(5).
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(str(score), encoding="ascii")
 
 
 def return_free_memory(*, collect: bool = True) -> None:

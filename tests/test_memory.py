@@ -1,5 +1,9 @@
 """Peak memory: native and Python allocations, freed or not."""
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 
 import labkit as lab
@@ -53,3 +57,18 @@ def test_a_function_that_raises_is_reported():
 
     with pytest.raises(lab.WorkerError, match="MemoryError: too much"):
         lab.peak_memory(breaks)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the score is Linux's")
+def test_where_memory_runs_out_the_worker_ends_first_then_its_server_and_the_kernel_last():
+    def scores():
+        places = {"worker": os.getpid(), "server": os.getppid()}
+        return {
+            name: int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+            for name, pid in places.items()
+        }
+
+    variant = lab.Variant(lambda: None, metrics=scores)
+    found = lab.compare({"one": variant, "two": variant}, budget_s=0.05).trials["one"].metrics
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    assert own < found["server"] < found["worker"]
