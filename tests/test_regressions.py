@@ -19,8 +19,6 @@ from labkit.revisions import compare_revisions
 from labkit.traces import OperatorUse, Trace
 from labkit.trials import Failure, PeakMemory, Trial
 
-pytestmark = pytest.mark.alone
-
 HERE = machine()
 
 
@@ -209,6 +207,7 @@ def busy(steps):
     return call
 
 
+@pytest.mark.alone
 def test_a_function_that_became_slower_is_worse():
     found = compare_functions(busy(3000), busy(9000), budget_s=2)
     assert [c.quantity for c in found.worse] == ["time"]
@@ -216,6 +215,7 @@ def test_a_function_that_became_slower_is_worse():
     assert 2 < 1 / change.times < 4
 
 
+@pytest.mark.alone
 def test_the_same_function_is_not_worse():
     found = compare_functions(busy(3000), busy(3000), budget_s=2, resolution=0.1)
     assert found.exit_status == 0
@@ -292,6 +292,7 @@ def repository(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.alone
 def test_a_revision_that_became_slower_is_worse(repository):
     commit(repository, project__core=CORE.replace("STEPS", "3 * steps"))
     found = compare_revisions(
@@ -302,6 +303,7 @@ def test_a_revision_that_became_slower_is_worse(repository):
     assert found.worse[0].subject == "bench/loops.py:work"
 
 
+@pytest.mark.alone
 def test_what_a_function_imports_while_it_runs_is_of_its_own_revision(repository):
     commit(repository, project__late="def factor():\n    return 3\n")
     found = compare_revisions(
@@ -310,6 +312,7 @@ def test_what_a_function_imports_while_it_runs_is_of_its_own_revision(repository
     assert 2.5 < 1 / found.worse[0].times < 3.5
 
 
+@pytest.mark.alone
 def test_a_revision_with_the_same_code_is_not_worse(repository):
     commit(repository)
     found = compare_revisions(
@@ -331,6 +334,7 @@ def test_only_what_git_has_is_measured_and_nothing_is_left_behind(repository):
     assert "not committed" in (repository / "project/core.py").read_text()
 
 
+@pytest.mark.alone
 def test_each_variant_of_an_experiment_is_compared_with_itself(repository):
     commit(repository, project__core=CORE.replace("STEPS", "3 * steps"))
     found = compare_revisions(

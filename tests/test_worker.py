@@ -19,8 +19,6 @@ from labkit.recorder import Settings
 from labkit.variants import as_variants
 from labkit.worker import Run, Status
 
-pytestmark = pytest.mark.alone
-
 
 def busy(steps):
     def call():
@@ -62,6 +60,7 @@ def poll_until(run, condition, deadline_s=30.0):
     wait_until(lambda: run.poll(0.02) is None or condition(), deadline_s)
 
 
+@pytest.mark.alone
 def test_events_stream_while_it_measures():
     run = start({"a": restless, "b": restless}, resolution=0.02)
     try:
@@ -75,6 +74,7 @@ def test_events_stream_while_it_measures():
         run.stop()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_stop_works_at_once_and_keeps_what_was_measured(method):
     run = start({"a": restless, "b": restless}, method=method, resolution=0.02)
@@ -89,6 +89,7 @@ def test_stop_works_at_once_and_keeps_what_was_measured(method):
     assert [c.kind for c in run.comparison.caveats if c.kind == "stopped"]
 
 
+@pytest.mark.alone
 def test_stop_ends_what_the_variant_started_too():
     def starts_a_process():
         import subprocess
@@ -130,6 +131,7 @@ def test_a_set_up_that_raises_is_a_row_of_its_own():
     assert comparison["c"].verdict == "slower"
 
 
+@pytest.mark.alone
 def test_a_variant_that_is_killed_is_named_and_the_others_samples_are_kept():
     def dies(box=[0]):  # noqa: B006
         import os
@@ -232,6 +234,7 @@ def test_a_large_error_message_is_cut():
     assert len(comparison.failures["b"].message) < 1000
 
 
+@pytest.mark.alone
 def test_two_runs_at_once_queue():
     first = start({"a": restless, "b": restless}, resolution=0.02)
     poll_until(first, lambda: first.comparison.rounds > 0)
@@ -246,6 +249,7 @@ def test_two_runs_at_once_queue():
         second.stop()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("isolate", [True, False])
 def test_a_run_that_waits_does_not_let_a_run_that_nobody_polls_stand_still(isolate):
     first = start({"a": restless, "b": restless}, budget_s=1.0, resolution=0.02)
@@ -254,6 +258,7 @@ def test_a_run_that_waits_does_not_let_a_run_that_nobody_polls_stand_still(isola
     assert first.done
 
 
+@pytest.mark.alone
 def test_a_fresh_worker_starts_in_a_fraction_of_a_second_once_warm():
     variants = {"a": busy(10), "b": busy(20)}
     lab.compare(variants, budget_s=0.2)
