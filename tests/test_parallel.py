@@ -249,6 +249,8 @@ SCRIPT = textwrap.dedent("""
 
     def wait(): time.sleep(600)
 
+    # The background jobs of a shell ignore it and hand that down; a kernel does not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     ranks = Ranks(2)
     family = [child.pid for child in psutil.Process().children(recursive=True)]
     print(*ranks.pids, *family, flush=True)
