@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
     from labkit.machines import Machine
 
-# Memory of a notebook's kernel and its workers together, measured over a whole run (README).
+# Anonymous memory of a notebook's kernel and its workers together, at most (README).
 NOTEBOOK_GIB = {
     "00": 0.4,
-    "01": 0.8,
-    "02": 0.8,
-    "03": 0.9,
+    "01": 0.6,
+    "02": 1.1,
+    "03": 0.7,
     "04": 1.1,
-    "05": 0.7,
-    "06": 0.8,
-    "07": 1.1,
-    "08": 2.2,
+    "05": 0.6,
+    "06": 0.7,
+    "07": 0.8,
+    "08": 1.8,
 }
 # The notebooks that need an extra of labkit.
 USED_BY = {
