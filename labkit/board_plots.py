@@ -10,7 +10,7 @@ import math
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
-from labkit.figures import COLOURS, new_figure
+from labkit.figures import COLOURS, GREY, GRID, new_figure
 from labkit.statistics import Verdict
 from labkit.units import format_ratio
 
@@ -27,12 +27,10 @@ _LOOKS = {
     Verdict.FASTER: (COLOURS[1], ">"),
     Verdict.SLOWER: (COLOURS[2], "<"),
     Verdict.SAME: (COLOURS[0], "s"),
-    Verdict.INCONCLUSIVE: ("#666666", "o"),
+    Verdict.INCONCLUSIVE: (GREY, "o"),
 }
 _GUESS, _RESULT = (COLOURS[2], "D"), (COLOURS[1], "s")
 _HOLLOW = "hollow: with caveats"
-_GRID = "#dddddd"
-_GREY = "#666666"
 _LONGEST = 26
 # So many guesses are read aloud.
 _TOLD = 3
@@ -54,9 +52,9 @@ def forest_figure(view: View) -> Picture:
     seen = dict.fromkeys(ratio.verdict for ratio in ratios)
     keys = [(*_LOOKS[verdict], verdict.value) for verdict in seen]
     if any(row.run.known and row.run.caveats for row in rows):
-        keys.append((_GREY, "o", _HOLLOW))
+        keys.append((GREY, "o", _HOLLOW))
     if any(run.known for row in rows for run in row.others):
-        keys.append((_GREY, "|", "other runs"))
+        keys.append((GREY, "|", "other runs"))
     lines = [(_drawn(row.seat), _numbers(row)) for row in rows]
     axes = _rows_axes(view, lines, keys, view.spread_sentences)
     _set_ratios(axes, ratios, [1.0])
@@ -86,7 +84,7 @@ def guesses_figure(view: View) -> Picture:
     _set_ratios(axes, ratios, [1.0, *(guess.predicted for guess in guesses)])
     for place, guess in enumerate(guesses):
         ratio = guess.run.ratio
-        axes.plot([guess.predicted, ratio.speedup], [place, place], ":", color=_GREY, linewidth=1.2)
+        axes.plot([guess.predicted, ratio.speedup], [place, place], ":", color=GREY, linewidth=1.2)
         _interval(axes, place, ratio, _RESULT[0])
         axes.plot(ratio.speedup, place, _RESULT[1], color=_RESULT[0], markersize=6)
         axes.plot(guess.predicted, place, _GUESS[1], color=_GUESS[0], markersize=7)
@@ -120,7 +118,7 @@ def facts_figure(view: View) -> Picture:
             _interval(axes, at, row.run.ratio, colour, width=1.5)
             axes.plot(row.run.ratio.speedup, at, marker, color=colour, markersize=5)
         if place % 2 and place + 1 < len(groups):
-            axes.axhline(place + 0.5, color=_GREY, linewidth=0.8)
+            axes.axhline(place + 0.5, color=GREY, linewidth=0.8)
     axes.set_xlabel(f"speed-up of {_cut(view.question.pair)} on each machine")
     return cast("Picture", axes.figure)
 
@@ -192,7 +190,7 @@ def _draw_row(axes: Axes, place: int, row: Row) -> None:
     for other in row.others:
         if other.known:
             # Below the line, where the newest run does not hide it.
-            axes.plot(other.ratio.speedup, place + 0.3, "|", color=_GREY, markersize=6)
+            axes.plot(other.ratio.speedup, place + 0.3, "|", color=GREY, markersize=6)
     if not run.known:
         return
     colour, marker = _LOOKS[run.ratio.verdict]
@@ -238,7 +236,7 @@ def _set_ratios(axes: Axes, ratios: Sequence[Ratio], others: Sequence[float]) ->
     axes.minorticks_off()
     axes.xaxis.set_major_locator(FixedLocator(_ticks(low, high)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda r, _: f"{r:g}x"))
-    axes.grid(visible=True, axis="x", color=_GRID, linewidth=0.6)
+    axes.grid(axis="x", **GRID)
     axes.set_axisbelow(True)
 
 

@@ -41,7 +41,7 @@ class Bubble:
 
     def plot(self) -> Figure:
         """Measured points with their intervals, and the formula."""
-        from labkit.figures import COLOURS, new_figure, style
+        from labkit.figures import COLOURS, GRID, new_figure, style
 
         words = str(self).replace("\n", "; ")
         figure = new_figure(6.4, 3.4, f"Idle share by micro-batches: {words}.")
@@ -73,7 +73,7 @@ class Bubble:
         axes.set_ylabel(f"idle share of {self.stages} stages")
         axes.yaxis.set_major_formatter(lambda share, _: format_share(share))
         axes.set_ylim(min(-0.05, *(estimate - 0.1 for estimate in middle)), 1)
-        axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+        axes.grid(**GRID)
         axes.legend(frameon=False)
         return figure
 

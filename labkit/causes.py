@@ -15,7 +15,7 @@ from labkit.statistics import Verdict
 from labkit.units import format_bytes, format_rate, format_ratio, format_share, format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from labkit.caveats import Caveat
     from labkit.machines import Machine
@@ -199,7 +199,7 @@ def _instructions(case: Case) -> Cause | None:
     if not case.on_cpu or machine is None or case.faster or dtype == case.base_trace.dtype:
         return None
     need = {"bfloat16": "bf16", "float16": "fp16"}.get(dtype, "vnni" if "int8" in dtype else "")
-    share = _dtype_share(case.trace, dtype)
+    share = _share((use for use in case.trace.operators if use.dtype == dtype), case.trace)
     if not need or share < _SHARE:
         return None
     spent = f"{format_share(_two(share))} of its time is in {dtype} operators"
@@ -249,13 +249,12 @@ def _extra_work(case: Case) -> Cause | None:
     mine, theirs = case.trace, case.base_trace
     if not case.slower or not theirs.operators or mine.graphs or theirs.graphs:
         return None
-    known = {use.key for use in theirs.operators}
-    added = [use for use in mine.operators if use.key not in known and use.bytes_moved]
-    if _share_of_gone(case) >= _SHARE:
+    added = [use for use in _only_in(mine, theirs) if use.bytes_moved]
+    if _share(_only_in(theirs, mine), theirs) >= _SHARE:
         # Somebody must do what the baseline's operators did: that is no extra.
-        instead = max((use.name for use in added), key=lambda n: _time_s(added, n), default="")
-        added = [use for use in added if use.name != instead]
-    share = sum(use.time_s for use in added) / max(mine.time_s, 1e-12)
+        instead = _by_time(added)[:1]
+        added = [use for use in added if use.name not in instead]
+    share = _share(added, mine)
     grown = [
         f"{after / before:.2g} times the {what}"
         for what, before, after in (
@@ -269,8 +268,7 @@ def _extra_work(case: Case) -> Cause | None:
         return None
     return Cause(
         "extra work",
-        f"it does {' and '.join(grown)} of {case.base.name}; {_largest(added, mine.time_s)} "
-        "are new",
+        f"it does {' and '.join(grown)} of {case.base.name}; {_largest(added, mine)} are new",
         "let a compiler fuse the new operators, or use a kernel that does without them",
         share,
     )
@@ -349,14 +347,14 @@ def _untouched(case: Case) -> Cause | None:
     if not kept or kept >= set(_work(theirs)) or case.slower:
         return None
     uses = [use for use in theirs.operators if use.key in kept]
-    share = sum(use.time_s for use in uses) / max(theirs.time_s, 1e-12)
+    share = _share(uses, theirs)
     # What was reached must not contradict what is said.
     if share < _SHARE or case.ratio.low > 1.1 / share:
         return None
     return Cause(
         "untouched operators",
         f"{format_share(_two(share))} of {case.base.name}'s time is in operators that it leaves "
-        f"as they are ({_largest(uses, theirs.time_s)}): with all the rest for nothing it would "
+        f"as they are ({_largest(uses, theirs)}): with all the rest for nothing it would "
         f"be {format_ratio(1 / share)} as fast",
         "turn to those operators first",
         share,
@@ -426,29 +424,24 @@ def nothing_binds(case: Case) -> str:
         )
     if case.peaks is None:
         return "What this device can reach was not measured."
-    spent = _largest(trace.operators, trace.time_s)
-    if case.slower and _share_of_gone(case) >= _SHARE:
-        base = case.base_trace
-        spent += f", where {case.base.name} has {_largest(_gone(case), base.time_s)}"
+    spent, gone = _largest(trace.operators, trace), _only_in(case.base_trace, trace)
+    if case.slower and _share(gone, case.base_trace) >= _SHARE:
+        spent += f", where {case.base.name} has {_largest(gone, case.base_trace)}"
     return (
         f"No limit that the lab measures accounts for half of its time; it goes into {spent}: "
         "look there."
     )
 
 
-def _gone(case: Case) -> list[OperatorUse]:
-    """What only the baseline runs."""
-    mine = {use.key for use in case.trace.operators}
-    return [use for use in case.base_trace.operators if use.key not in mine]
+def _only_in(trace: Trace, other: Trace) -> list[OperatorUse]:
+    """What the other does without."""
+    known = {use.key for use in other.operators}
+    return [use for use in trace.operators if use.key not in known]
 
 
-def _share_of_gone(case: Case) -> float:
-    """Of the baseline's time, in operators that the variant does without."""
-    return sum(use.time_s for use in _gone(case)) / max(case.base_trace.time_s, 1e-12)
-
-
-def _time_s(uses: Iterable[OperatorUse], name: str) -> float:
-    return sum(use.time_s for use in uses if use.name == name)
+def _share(uses: Iterable[OperatorUse], trace: Trace) -> float:
+    """Of the time of all operators of a trace."""
+    return sum(use.time_s for use in uses) / max(trace.time_s, 1e-12)
 
 
 def _work(trace: Trace) -> Counter[tuple[str, str, str, str]]:
@@ -460,20 +453,21 @@ def _work(trace: Trace) -> Counter[tuple[str, str, str, str]]:
     return work
 
 
-def _dtype_share(trace: Trace, dtype: str) -> float:
-    mine = sum(use.time_s for use in trace.operators if use.dtype == dtype)
-    return mine / max(trace.time_s, 1e-12)
-
-
-def _largest(uses: Iterable[OperatorUse], total_s: float, most: int = 3) -> str:
-    """The operators that take most of the time, with their shares."""
+def _by_time(uses: Iterable[OperatorUse]) -> list[str]:
+    """The names of operators, those that take most of the time first."""
     times: dict[str, float] = {}
     for use in uses:
         times[use.name] = times.get(use.name, 0.0) + use.time_s
-    first = sorted(times, key=lambda name: -times[name])[:most]
-    return ", ".join(
-        f"{name} ({format_share(_two(times[name] / max(total_s, 1e-12)))})" for name in first
-    )
+    return sorted(times, key=lambda name: -times[name])
+
+
+def _largest(uses: Collection[OperatorUse], trace: Trace, most: int = 3) -> str:
+    """The operators that take most of the time of a trace, with their shares."""
+    shares = {
+        name: _share((use for use in uses if use.name == name), trace)
+        for name in _by_time(uses)[:most]
+    }
+    return ", ".join(f"{name} ({format_share(_two(share))})" for name, share in shares.items())
 
 
 def _two(share: float) -> float:

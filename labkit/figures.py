@@ -31,6 +31,7 @@ COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#C48700", "#3
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 LINES = ("-", "--", "-.", ":")
 GREY = "#666666"
+GRID: dict[str, Any] = {"visible": True, "color": "#dddddd", "linewidth": 0.6}
 
 
 def style(number: int) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from labkit import descriptions
-from labkit.figures import COLOURS, GREY, new_figure, style
+from labkit.figures import COLOURS, GREY, GRID, new_figure, style
 from labkit.laws import AMDAHL, cores_text
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _draw(axes: Axes, scaling: Scaling) -> None:
         "the same work for all" if scaling.law == AMDAHL else "work that grows with the workers",
         fontsize="medium",
     )
-    axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+    axes.grid(**GRID)
     axes.minorticks_off()
     # Below the axes, where no point can stand.
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, fontsize="small")

@@ -118,7 +118,7 @@ class MemoryLedger:
         from functools import partial
 
         from labkit import descriptions
-        from labkit.figures import new_figure, style
+        from labkit.figures import GRID, new_figure, style
         from labkit.scales import set_bytes_axis
 
         figure = new_figure(9.0, 3.6, partial(descriptions.ledger, self))
@@ -148,7 +148,7 @@ class MemoryLedger:
         times.set_xticks(range(len(phases)), phases, rotation=45, ha="right", fontsize="small")
         times.set_ylabel("held after the phase")
         for axes in (parts, times):
-            axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+            axes.grid(**GRID)
             axes.set_axisbelow(True)
         figure.legend(
             *parts.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False

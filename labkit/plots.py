@@ -13,7 +13,7 @@ from matplotlib.ticker import (
 )
 
 from labkit import descriptions, statistics
-from labkit.figures import COLOURS, GREY, fixed_axes, ink, new_figure, style
+from labkit.figures import COLOURS, GREY, GRID, fixed_axes, ink, new_figure, style
 from labkit.pareto import QUALITY, SIZE, frontier, placed
 from labkit.scales import (
     cut,
@@ -197,7 +197,7 @@ def curves_figure(
     if log:
         axes.set_yscale("log")
     axes.set_ylabel(upright)
-    axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+    axes.grid(**GRID)
     # As many columns as fit: a character takes a twelfth of an inch, a line and its gaps one.
     widest = 1 + max(len(name) for name in curves) / 12
     columns = max(1, min(4, len(curves), int(7.0 / widest)))
@@ -254,7 +254,7 @@ def _draw_times(axes: Axes, comparison: Comparison) -> None:
             )
     set_time_axis(axes, "x", seen)
     axes.set_xlabel("time (dots: samples)")
-    axes.grid(visible=True, axis="x", color="#dddddd", linewidth=0.6)
+    axes.grid(axis="x", **GRID)
 
 
 def _draw_speedups(axes: Axes, comparison: Comparison) -> None:
@@ -417,7 +417,7 @@ def _draw_pareto(
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("time per evaluation")
     axes.set_ylabel(f"{quality} (area: size)" if math.isfinite(largest) else quality)
-    axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+    axes.grid(**GRID)
     axes.set_axisbelow(True)
     axes.legend(
         loc="center left",

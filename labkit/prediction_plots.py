@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from labkit.descriptions import joined
-from labkit.figures import COLOURS, new_figure
+from labkit.figures import COLOURS, GREY, GRID, new_figure
 from labkit.units import format_ratio
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def predictions_figure(runs: Sequence[PanelRun]) -> Picture:
         if run.predicted is None:
             raise ValueError(f"nobody predicted the result of {run.experiment!r}")
         once = row == 0
-        axes.plot([run.predicted, run.speedup], [row, row], ":", color="#666666", linewidth=1.2)
+        axes.plot([run.predicted, run.speedup], [row, row], ":", color=GREY, linewidth=1.2)
         axes.plot(
             [run.low, run.high],
             [row, row],
@@ -83,7 +83,7 @@ def predictions_figure(runs: Sequence[PanelRun]) -> Picture:
         [textwrap.shorten(run.label, _LABEL, placeholder="…") for run in runs],
     )
     axes.set_ylim(len(runs) - 0.5, -0.5)
-    axes.grid(visible=True, axis="x", color="#dddddd", linewidth=0.6)
+    axes.grid(axis="x", **GRID)
     # Above the axes, where no row can lie under it.
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure

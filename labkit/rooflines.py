@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter
 
 from labkit import descriptions
-from labkit.figures import new_figure, style
+from labkit.figures import GREY, GRID, new_figure, style
 from labkit.units import format_rate, format_share
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def roofline_figure(peaks: Peaks, *comparisons: Comparison) -> Figure:
         axes.loglog(
             xs,
             roof,
-            color="#666666",
+            color=GREY,
             linestyle="--",
             linewidth=1.2,
             label=f"from a cache: {format_rate(cache.bytes_per_s, 'B/s')}",
@@ -135,7 +135,7 @@ def roofline_figure(peaks: Peaks, *comparisons: Comparison) -> Figure:
     bottom = min([peaks.roofline(low), *(p.flops_per_s / 2 for p in points)]) / 2
     axes.set_ylim(bottom, 10 ** (math.log10(peaks.gemm_flops_per_s) + 0.3))
     axes.set_xlim(low, high)
-    axes.axvline(ridge, color="#666666", linestyle=":", linewidth=1.2)
+    axes.axvline(ridge, color=GREY, linestyle=":", linewidth=1.2)
     for text, side in (("memory is the limit ", "right"), (" arithmetic is the limit", "left")):
         # In the lowest line of the picture, where neither a roof nor a point stands.
         axes.text(
@@ -147,7 +147,7 @@ def roofline_figure(peaks: Peaks, *comparisons: Comparison) -> Figure:
     axes.set_ylabel("rate (FLOP/s)")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: format_rate(y, "FLOP/s")))
-    axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+    axes.grid(**GRID)
     axes.minorticks_off()
     figure.legend(loc="outside upper left", frameon=False, fontsize="small", ncols=2)
     return figure

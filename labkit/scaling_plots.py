@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import textwrap
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from labkit import descriptions
 from labkit.assumptions import overlap_words, seconds
-from labkit.figures import COLOURS, new_figure, style
+from labkit.figures import COLOURS, GRID, new_figure, style
 from labkit.language_models import gigabytes
 from labkit.units import format_bytes, format_share, format_time
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from labkit.scaling import WeakScaling
     from labkit.training_steps import Prediction
 
-_GRID: dict[str, Any] = {"visible": True, "color": "#dddddd", "linewidth": 0.6}
 # Light fills and dark patterns, so that neighbours differ without colour, too.
 _FILLS = (
     ("#56B4E9", ""),
@@ -68,7 +67,7 @@ def link_figure(link: Link) -> Figure:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda t, _: format_time(t)))
     axes.set_xlabel(f"bytes of a tensor, {collective.replace('_', '-')} of {ranks} ranks")
     axes.set_ylabel("time")
-    axes.grid(**_GRID)
+    axes.grid(**GRID)
     figure.legend(loc="outside upper center", ncols=1, frameon=False)
     return figure
 
@@ -97,7 +96,7 @@ def weak_scaling_figure(found: WeakScaling) -> Figure:
         axes.set_xticks(ranks[::every], [str(n) for n in ranks[::every]])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("ranks, each with the same batch")
-        axes.grid(**_GRID)
+        axes.grid(**GRID)
     throughput.set_yscale("log", base=2)
     throughput.yaxis.set_major_formatter(FuncFormatter(lambda r, _: f"{r:g}x"))
     throughput.set_ylabel("throughput over one rank")
@@ -152,7 +151,7 @@ def plan_figure(plan: Plan, most: int = 8) -> Figure:
     memory.set_yticks(range(len(drawn)), [_label(found) for found in drawn], fontsize="small")
     memory.set_ylim(len(drawn) - 0.4, -0.6)
     for axes in (memory, time):
-        axes.grid(**_GRID, axis="x")
+        axes.grid(**GRID, axis="x")
         axes.set_axisbelow(True)
         handles, labels = axes.get_legend_handles_labels()
         axes.legend(

@@ -94,7 +94,7 @@ class Sensitivity:
         from functools import partial
 
         from labkit import descriptions
-        from labkit.figures import COLOURS, new_figure, style
+        from labkit.figures import COLOURS, GRID, new_figure, style
         from labkit.scales import cut
         from labkit.units import format_bytes
 
@@ -110,7 +110,7 @@ class Sensitivity:
         axes.set_xticks(range(len(layers)), labels, fontsize="small")
         axes.set_xlabel("the layer that is changed, and its weights")
         axes.set_ylabel("quality")
-        axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+        axes.grid(**GRID)
         figure.legend(loc="outside upper center", ncols=min(4, 1 + len(self.shares)), frameon=False)
         return figure
 

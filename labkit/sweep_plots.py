@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit import descriptions
-from labkit.figures import COLOURS, GREY, LINES, new_figure, style
+from labkit.figures import COLOURS, GREY, GRID, LINES, new_figure, style
 from labkit.scales import (
     set_bytes_axis,
     set_parameter_axis,
@@ -65,7 +65,7 @@ def sweep_figure(sweep: Sweep) -> Picture:
     else:
         axes[0].text(0.5, 0.5, "nothing measured yet", ha="center", transform=axes[0].transAxes)
     for each in axes:
-        each.grid(visible=True, color="#dddddd", linewidth=0.6)
+        each.grid(**GRID)
     return figure
 
 

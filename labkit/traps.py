@@ -159,7 +159,7 @@ def naive_figure(claims: Sequence[NaiveClaims], comparison: Comparison) -> Figur
         comparison: of the same two functions; its second variant is shown.
     """
     from labkit import descriptions
-    from labkit.figures import new_figure, style
+    from labkit.figures import GRID, new_figure, style
 
     ratio = comparison[comparison.names[1]]
     words = functools.partial(descriptions.naive, claims, comparison)
@@ -189,6 +189,6 @@ def naive_figure(claims: Sequence[NaiveClaims], comparison: Comparison) -> Figur
         ticks = [t for t in ticks if t not in (0.8, 1.25)]
     axes.set_xticks(ticks, [f"{t:g}x" for t in ticks])
     axes.minorticks_off()
-    axes.grid(visible=True, axis="x", color="#dddddd", linewidth=0.6)
+    axes.grid(axis="x", **GRID)
     axes.set_xlabel("speed-up that is claimed for identical code")
     return figure
