@@ -17,7 +17,7 @@ COMPILE := $(PY) -m compileall -qq -j 0 $(VENV)/lib || true
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab doctor test test-unit test-notebooks test-browser notebooks record bench check format clean
+.PHONY: help lab doctor test test-unit test-notebooks test-browser class notebooks record bench check format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
@@ -57,6 +57,9 @@ test-notebooks: $(VENV)/.installed-test ## every cell of every notebook against 
 
 test-browser: $(VENV)/.installed-test ## real JupyterLab in real Chromium
 	$(PY) -m pytest tests/browser
+
+class: $(VENV)/.installed-test ## eight whole notebooks at once, half a core each: a quarter of an hour
+	LABKIT_WHOLE_CLASS=1 $(PY) -m pytest -rP tests/test_class.py
 
 notebooks: $(VENV)/.installed ## run all notebooks on clean kernels and save them
 	LABKIT_RECORDS= $(PY) tools/execute_notebooks.py notebooks teacher

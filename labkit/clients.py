@@ -30,6 +30,7 @@ from labkit.errors import WorkerError
 from labkit.machines import machine
 from labkit.optional import need, quiet
 from labkit.pickling import dumps
+from labkit.usage import end_before_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -177,6 +178,9 @@ class _Call:
 
     def __call__(self, numbered: tuple[int, Any]) -> Outcome:
         index, given = numbered
+        # Before the notebook that waits for it, which may be on the same machine; another worker
+        # tries again.
+        end_before_others(950)
         # Modules of the caller are found where they lie at the same place, as on one machine.
         sys.path += [path for path in self.paths if path not in sys.path]
         with _one_at_a_time, _own_environment():

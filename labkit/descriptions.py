@@ -129,6 +129,12 @@ def pareto(found: Comparison, quality: str, size: str) -> str:
     )
 
 
+def too_few_placed(found: Comparison, quality: str) -> str:
+    """In place of time against quality, where variants failed."""
+    failed = "; ".join(map(str, found.failures.values()))
+    return f"Fewer than two variants have a time and {quality}: {failed}."
+
+
 def sweep(found: Sweep) -> str:
     """Of times and speed-ups over a parameter."""
     axis = found.swept[0] if found.swept else "the parameter"

@@ -20,9 +20,10 @@ from labkit.errors import WorkerError
 from labkit.forkserver import REPLY
 from labkit.usage import return_free_memory
 
-# Imported once by the server when the caller has them, so that a worker starts with them.
+# Imported once by the server when the caller has them, so that a worker starts with them. Not
+# pandas: notebooks make tables with it, variants seldom, and the server would hold 25 MB for all.
 _PRELOAD = (
-    *("numpy", "torch", "sklearn", "pandas", "onnxruntime", "torchao"),
+    *("numpy", "torch", "sklearn", "onnxruntime", "torchao"),
     # What compiling imports: two or three seconds in every worker that does. Where only its first
     # part is there, torch._dynamo, a profiler or an optimizer may have brought it, and 70 MB in
     # every worker would be for nothing.
@@ -43,6 +44,10 @@ class Worker(Protocol):
 
     def kill(self) -> None:
         """End it at once, with everything that it started."""
+
+
+class ServerEndedError(Exception):
+    """The server was ended from outside, as by a system that is out of memory."""
 
 
 class ForkServer:
@@ -79,7 +84,12 @@ class ForkServer:
         return self._owner == os.getpid() and self._process.poll() is None
 
     def start(self, state_path: str) -> ForkedWorker:
-        """Fork a worker (blocks while the server still imports)."""
+        """Fork a worker (blocks while the server still imports).
+
+        Raises:
+            ServerEndedError: somebody ended the server.
+            WorkerError: it does not answer.
+        """
         with self._lock:
             ours, theirs = socket.socketpair()
             with theirs:
@@ -90,10 +100,8 @@ class ForkServer:
                         self._read(max(0.0, deadline - time.monotonic()))
                 except OSError as error:
                     ours.close()
-                    raise WorkerError(
-                        f"the worker's server ended ({error}); run again to start a new one, or "
-                        "measure in this process with isolate=False"
-                    ) from None
+                    self.close()
+                    raise ServerEndedError(str(error)) from None
                 except BaseException:
                     # Interrupted before the answer came: the next start must not take it for
                     # its own.
@@ -223,15 +231,30 @@ def start_worker(state_path: str, *, threads: int, method: str | None = None) ->
         method: "fork" or "spawn"; None takes what this system can.
 
     Raises:
-        WorkerError: the server did not start or ended.
+        WorkerError: the server did not start, or was ended twice.
     """
-    global _server  # noqa: PLW0603  (one warm server a process is the point)
     # What this process has freed is memory that the worker may need.
     return_free_memory(collect=False)
     if method is None:
         method = "fork" if hasattr(os, "fork") and hasattr(socket, "send_fds") else "spawn"
     if method == "spawn":
         return SpawnedWorker(state_path)
+    try:
+        return _warm_server(threads).start(state_path)
+    except ServerEndedError:
+        # It holds nothing that would be lost, and the memory that it had is free now.
+        try:
+            return _warm_server(threads).start(state_path)
+        except ServerEndedError as error:
+            raise WorkerError(
+                f"the server of the workers was ended twice before it had a worker ({error}): "
+                "that is what a system out of memory does. Close other notebooks (Kernel, Shut "
+                "Down), or measure in this process with isolate=False"
+            ) from None
+
+
+def _warm_server(threads: int) -> ForkServer:
+    global _server  # noqa: PLW0603  (one warm server a process is the point)
     wanted = tuple(name for name in _PRELOAD if name in sys.modules)
     with _server_lock:
         if _server is not None and (not _server.alive or not set(wanted) <= set(_server.preload)):
@@ -239,8 +262,7 @@ def start_worker(state_path: str, *, threads: int, method: str | None = None) ->
             _server = None
         if _server is None:
             _server = ForkServer(wanted, threads)
-        server = _server
-    return server.start(state_path)
+        return _server
 
 
 @atexit.register

@@ -132,10 +132,14 @@ def pareto_figure(comparison: Comparison, quality: str = QUALITY, size: str = SI
         quality: the name of the first number; more is better.
         size: the name of the second, in bytes.
 
+    Where that is because variants failed, it says so instead: nobody can repair it by a metric.
+
     Raises:
         ValueError: fewer than two variants have a time and a quality.
     """
     if len(placed(comparison, quality)) < 2:
+        if comparison.failures:
+            return _words_figure(descriptions.too_few_placed(comparison, quality))
         known = list(dict.fromkeys(m for t in comparison.trials.values() for m in t.metrics))
         raise ValueError(
             f"fewer than two variants have a time and {quality!r}; their metrics are {known}: "
@@ -146,6 +150,13 @@ def pareto_figure(comparison: Comparison, quality: str = QUALITY, size: str = SI
     axes = fixed_axes(8.2, height, words, left=0.85, top=0.3, right=2.9)
     _draw_pareto(axes, comparison, quality, size)
     return cast("Figure", axes.figure)
+
+
+def _words_figure(words: str) -> Figure:
+    lines = textwrap.wrap(words, 90)
+    figure = new_figure(8.2, 0.4 + 0.22 * len(lines), words)
+    figure.text(0.02, 0.5, "\n".join(lines), va="center")
+    return figure
 
 
 def curves_figure(

@@ -26,6 +26,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from labkit.usage import end_before_others
 from labkit.variants import describe
 
 # How long ranks may take to find each other. They are on one machine, and began together.
@@ -61,6 +62,8 @@ class Launch:
 def launch() -> None:
     """Start the ranks as torchrun does, and say on standard output how they ended."""
     job: Launch = pickle.load(sys.stdin.buffer)
+    # With all ranks: before the notebook that waits for them.
+    end_before_others(950)
     # The parent's end of this pipe closes when it ends, however that happens.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Read by numerical libraries when they are imported.

@@ -23,7 +23,7 @@ from filelock import Timeout
 
 from labkit.caveats import ways_to_resolve
 from labkit.child import STAGES, Disagreement, Job, read_state, write_new_state
-from labkit.errors import AgreementError, LabkitError, ResolutionError
+from labkit.errors import AgreementError, LabkitError, ResolutionError, WorkerError
 from labkit.launch import Worker, start_worker
 from labkit.machines import machine
 from labkit.peaks import Peaks, Place, places_of
@@ -321,9 +321,16 @@ class Run:
         self.stage = "starting the worker"
         self._job = (kind, names)
         self._job_elapsed_s = 0.0
-        self._worker = start_worker(
-            self._state_path, threads=machine().usable_threads, method=self._method
-        )
+        try:
+            self._worker = start_worker(
+                self._state_path, threads=machine().usable_threads, method=self._method
+            )
+        except WorkerError as error:
+            # Nobody's fault; but what has been measured is kept.
+            if self.comparison.rounds == 0:
+                raise
+            self._blame("killed", str(error))
+            return
         # A worker that is gone before it has read its job is found by the next poll.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._worker.connection.send_bytes(pickle.dumps(job))

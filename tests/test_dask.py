@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import psutil
 import pytest
@@ -145,6 +146,15 @@ def test_what_dask_sets_for_its_workers_does_not_reach_what_is_measured(client):
     sweep = looks.sweep(size=[1], budget_s=0.5, client=client)
     assert sweep.comparisons[0].trials["a"].metrics == {"trims": 0}
     assert set(client.run(os.environ.__contains__, "MALLOC_TRIM_THRESHOLD_").values()) == {True}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems choose otherwise")
+def test_where_memory_runs_out_workers_are_ended_before_the_process_that_asked(client):
+    def score(_=None):
+        return int(Path("/proc/self/oom_score_adj").read_text())
+
+    (outcome,) = clients.call_on(client, score, [None])
+    assert outcome.value > score()
 
 
 def test_an_experiment_that_holds_much_data_is_sent_without_a_warning(client):

@@ -66,6 +66,14 @@ def test_every_rank_has_the_threads_that_were_asked_for(pair):
     assert pair.run(threads) == [(1, "1"), (1, "1")]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems choose otherwise")
+def test_where_memory_runs_out_ranks_are_ended_before_the_process_that_asked(pair):
+    def score():
+        return int(Path("/proc/self/oom_score_adj").read_text())
+
+    assert min(pair.run(score)) > score()
+
+
 def test_a_collective_adds_up_what_the_ranks_have(pair):
     def add(numbers):
         import torch

@@ -195,6 +195,20 @@ def test_a_figure_of_fewer_than_two_variants_says_which_metrics_there_are():
         found.pareto("f1")
 
 
+def test_where_variants_failed_the_figure_says_so():
+    failure = Failure("b", "load", "killed", "the process ended: signal SIGKILL")
+    found = comparison(trial("a", MS, 0.9), trial("b", MS), failures={"b": failure})
+    figure = found.pareto()
+    (text,) = figure.texts
+    said = " ".join(text.get_text().split())
+    assert said == figure.description
+    assert said.startswith("Fewer than two variants have a time and accuracy: b killed during load")
+    figure.draw_without_rendering()
+    box = text.get_window_extent()
+    assert figure.bbox.contains(box.x0, box.y0)
+    assert figure.bbox.contains(box.x1, box.y1)
+
+
 def test_the_panel_shows_the_frontier_only_where_there_is_a_quality():
     assert len(plots.live_figures(DRAWN)) == 3
     assert legend(plots.live_figures(DRAWN)[2].axes[0])[-1] == "frontier"

@@ -1,6 +1,7 @@
 """The worker, for real: it streams, it stops, and what goes wrong in it stays in it."""
 
 import gc
+import importlib
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 import labkit as lab
+from labkit import launch
 from labkit.child import _Steps, read_state, write_new_state
 from labkit.recorder import Settings
 from labkit.variants import as_variants
@@ -384,11 +386,60 @@ def test_killing_the_server_ends_its_workers(stand_in_kernel):
 
 def test_a_killed_server_is_replaced():
     lab.compare({"a": busy(10), "b": busy(30)}, budget_s=0.2)
-    from labkit import launch
-
     os.kill(launch._server._process.pid, signal.SIGKILL)
     launch._server._process.wait()
     assert lab.compare({"a": busy(10), "b": busy(300)}, budget_s=2)["b"].verdict == "slower"
+
+
+@pytest.fixture
+def short_of_memory(tmp_path, monkeypatch):
+    """Gives a function: so many servers are killed while they import, then they are let live."""
+    (tmp_path / "victim.py").write_text(
+        "import os, pathlib, signal\n"
+        "left = pathlib.Path(__file__).with_name('left')\n"
+        "number = int(left.read_text())\n"
+        "left.write_text(str(number - 1))\n"
+        "if number > 0:\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+
+    def kill(number):
+        (tmp_path / "left").write_text(str(number))
+        launch._close_server()
+
+    kill(0)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(launch, "_PRELOAD", ("victim",))
+    importlib.import_module("victim")
+    yield kill
+    launch._close_server()
+    del sys.modules["victim"]
+
+
+def test_a_server_that_is_killed_as_it_starts_is_replaced(short_of_memory):
+    short_of_memory(1)
+    assert lab.compare({"a": busy(10), "b": busy(300)}, budget_s=2)["b"].verdict == "slower"
+
+
+def test_servers_that_are_always_killed_are_an_error_with_a_remedy(short_of_memory):
+    short_of_memory(100)
+    with pytest.raises(lab.WorkerError, match=r"ended twice .* Close other notebooks"):
+        lab.compare({"a": busy(10), "b": busy(30)}, budget_s=0.2)
+
+
+def test_what_was_timed_is_kept_when_no_more_servers_live(short_of_memory, monkeypatch):
+    end_job = Run._end_job
+
+    def end_job_and_server(run):
+        end_job(run)
+        if run._job[0] == "time":
+            short_of_memory(100)
+
+    monkeypatch.setattr(Run, "_end_job", end_job_and_server)
+    found = lab.compare({"a": busy(10), "b": busy(300)}, budget_s=2, memory=True)
+    assert found["b"].speedup < 1
+    assert found["b"].rounds > 0
+    assert "ended twice" in str(found.failures["b"])
 
 
 def test_a_script_needs_no_main_guard(tmp_path):
