@@ -64,6 +64,8 @@ class ForkServer:
         # Numerical libraries size their thread pools at import, from the cores in the box.
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             environment[name] = str(threads)
+        # torch compiles on all cores of the box at once, and each C++ compiler takes half a GB.
+        environment.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(max(1, threads // 2)))
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "labkit.forkserver", str(theirs.fileno()), *preload],

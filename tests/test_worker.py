@@ -3,6 +3,7 @@
 import gc
 import importlib
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -13,10 +14,13 @@ import time
 
 import psutil
 import pytest
+import torch
+from torch import nn
 
 import labkit as lab
 from labkit import launch
 from labkit.child import _Steps, read_state, write_new_state
+from labkit.pickling import dumps
 from labkit.recorder import Settings
 from labkit.variants import as_variants
 from labkit.worker import Run, Status
@@ -195,6 +199,26 @@ def test_a_set_up_that_hangs_is_ended_at_its_deadline():
     assert comparison["c"].verdict == "slower"
 
 
+def test_views_of_a_tensor_arrive_as_views():
+    whole = torch.zeros(1000)
+    pieces = whole.chunk(100)
+    data = dumps((whole, pieces, nn.Parameter(whole[:2]), whole.view(torch.int32)))
+    assert len(data) < 10 * whole.untyped_storage().nbytes()
+
+    whole, pieces, parameter, integers = pickle.loads(data)
+    assert len({p.untyped_storage().data_ptr() for p in (whole, *pieces, parameter, integers)}) == 1
+    pieces[1].fill_(1.0)
+    assert whole[10:20].eq(1).all()
+    assert whole.sum() == 10
+    assert integers[10] == torch.tensor(1.0).view(torch.int32)
+
+
+def test_tensors_of_their_own_stay_apart():
+    one, two = pickle.loads(dumps((torch.zeros(3), torch.zeros(3))))
+    one.fill_(1.0)
+    assert two.eq(0).all()
+
+
 def test_what_cannot_be_pickled_is_named_with_the_way_out():
     lock = threading.Lock()
 
@@ -311,6 +335,15 @@ def test_threads_come_from_the_cores_that_may_be_used():
     assert not comparison.failures
     comparison = lab.compare({"a": check(1), "b": check(1)}, budget_s=0.3, threads=1)
     assert not comparison.failures
+
+
+def test_torch_compiles_on_half_of_the_cores_that_may_be_used_and_not_on_all_of_the_box():
+    def threads():
+        return {"threads": float(os.environ["TORCHINDUCTOR_COMPILE_THREADS"])}
+
+    variants = {name: lab.Variant(busy(10), metrics=threads) for name in "ab"}
+    found = lab.compare(variants, budget_s=0.3).trials["a"].metrics["threads"]
+    assert found == max(1, lab.machine().usable_threads // 2)
 
 
 KERNEL = textwrap.dedent(
