@@ -16,13 +16,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from labkit.cgroups import ROOT
 from tools.expected_numbers import claims_of
 from tools.mutate_notebook import main_and_claims
 from tools.slice_notebook import needed, sources_of, with_cells
 
 WHOLE = bool(os.environ.get("LABKIT_WHOLE_CLASS"))
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))[:8]
+GROUPS = Path("/sys/fs/cgroup")
 RUN = """
 import os, sys, time
 began = time.monotonic()
@@ -50,7 +50,7 @@ def seats():
     try:
         for path in NOTEBOOKS:
             name = f"labkit-seat-{os.getpid()}-{path.stem}"
-            cpu, memory = ROOT / "cpu" / name, ROOT / "memory" / name
+            cpu, memory = GROUPS / "cpu" / name, GROUPS / "memory" / name
             for group in (cpu, memory):
                 group.mkdir()
                 made.append(group)
@@ -119,7 +119,8 @@ def test_eight_learners_at_once_finish_and_no_claim_is_falsely_decided(seats, tm
     # That nobody is wrong would be easy if nobody said anything.
     assert decided >= len(NOTEBOOKS) / 2
     assert all(found.values())
-    if seats[0]:
-        texts = [(class_ / path.name).read_text(encoding="utf-8") for path in NOTEBOOKS]
-        notice = "the processor quota stopped this container"
-        assert sum(notice in text for text in texts) >= len(NOTEBOOKS) / 2
+    if not seats[0]:
+        pytest.skip("all of it held, but without limits: no groups (cgroups v1) can be made here")
+    texts = [(class_ / path.name).read_text(encoding="utf-8") for path in NOTEBOOKS]
+    notice = "the processor quota stopped this container"
+    assert sum(notice in text for text in texts) >= len(NOTEBOOKS) / 2
