@@ -117,7 +117,7 @@ def call_on(
     kind = check_client(client)
     if kind == "":
         return (_outcome(function, index, each) for index, each in enumerate(inputs))
-    work = _Call(dumps(function), tuple(p for p in sys.path if p))
+    work = _Call(dumps(function), tuple(p for p in sys.path if p), machine_id())
     return (_on_dask if kind == "dask" else _on_spark)(client, work, list(inputs))
 
 
@@ -175,12 +175,13 @@ class _Call:
 
     function: bytes
     paths: tuple[str, ...]
+    asked_on: str
 
     def __call__(self, numbered: tuple[int, Any]) -> Outcome:
         index, given = numbered
-        # Before the notebook that waits for it, which may be on the same machine; another worker
-        # tries again.
-        end_before_others(950)
+        if machine_id() == self.asked_on:
+            # Before the notebook that waits for it; another worker tries again.
+            end_before_others(950)
         # Modules of the caller are found where they lie at the same place, as on one machine.
         sys.path += [path for path in self.paths if path not in sys.path]
         with _one_at_a_time, _own_environment():
