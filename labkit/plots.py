@@ -132,10 +132,9 @@ def pareto_figure(comparison: Comparison, quality: str = QUALITY, size: str = SI
         quality: the name of the first number; more is better.
         size: the name of the second, in bytes.
 
-    Where that is because variants failed, it says so instead: nobody can repair it by a metric.
-
     Raises:
-        ValueError: fewer than two variants have a time and a quality.
+        ValueError: fewer than two variants have a time and a quality, and none failed. Where
+            variants failed, a metric would not help: the figure says what happened.
     """
     if len(placed(comparison, quality)) < 2:
         if comparison.failures:

@@ -332,7 +332,7 @@ class Comparison:
             size: a metric of the variants, in bytes.
 
         Raises:
-            ValueError: fewer than two variants have a time and that quality.
+            ValueError: fewer than two variants have a time and that quality, and none failed.
         """
         from labkit import plots
 
