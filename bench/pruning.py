@@ -60,7 +60,9 @@ def pruning(*, quick: bool = False) -> Part:
         "the other order, pooling takes half of the time of a narrow network. Where the full "
         "width gets its memory anew from the operating system in every evaluation (results of "
         "8 MB; whether it does depends on what the process has allocated before), it takes up to "
-        "twice as long, and the narrow networks, which do not, save more than their FLOPs say."
+        "twice as long, and the narrow networks, which do not, save more than their FLOPs say. "
+        "Where the last column names a narrow one, too, its gain is the smaller for it, and "
+        "another run may find another figure."
     )
     return Part("Pruning", tuple(rows), notes)
 
