@@ -58,7 +58,7 @@ test-notebooks: $(VENV)/.installed-test ## every cell of every notebook against 
 test-browser: $(VENV)/.installed-test ## real JupyterLab in real Chromium
 	$(PY) -m pytest tests/browser
 
-class: $(VENV)/.installed-test ## eight whole notebooks at once, half a core each: a quarter of an hour
+class: $(VENV)/.installed-test ## eight whole notebooks at once, half a core each: some ten minutes
 	LABKIT_WHOLE_CLASS=1 $(PY) -m pytest -rP tests/test_class.py
 
 notebooks: $(VENV)/.installed ## run all notebooks on clean kernels and save them

@@ -100,15 +100,13 @@ class ForkServer:
                     deadline = time.monotonic() + _START_TIMEOUT_S
                     while not self._started and time.monotonic() < deadline:
                         self._read(max(0.0, deadline - time.monotonic()))
-                except OSError as error:
-                    ours.close()
-                    self.close()
-                    raise ServerEndedError(str(error)) from None
-                except BaseException:
+                except BaseException as error:
                     # Interrupted before the answer came: the next start must not take it for
                     # its own.
                     ours.close()
                     self.close()
+                    if isinstance(error, OSError):
+                        raise ServerEndedError(str(error)) from None
                     raise
             if not self._started:
                 ours.close()
@@ -241,18 +239,15 @@ def start_worker(state_path: str, *, threads: int, method: str | None = None) ->
         method = "fork" if hasattr(os, "fork") and hasattr(socket, "send_fds") else "spawn"
     if method == "spawn":
         return SpawnedWorker(state_path)
-    try:
-        return _warm_server(threads).start(state_path)
-    except ServerEndedError:
-        # It holds nothing that would be lost, and the memory that it had is free now.
-        try:
+    for _ in range(2):
+        # One that was ended held nothing that would be lost, and its memory is free now.
+        with contextlib.suppress(ServerEndedError):
             return _warm_server(threads).start(state_path)
-        except ServerEndedError as error:
-            raise WorkerError(
-                f"the server of the workers was ended twice before it had a worker ({error}): "
-                "that is what a system out of memory does. Close other notebooks (Kernel, Shut "
-                "Down), or measure in this process with isolate=False"
-            ) from None
+    raise WorkerError(
+        "the server of the workers was ended twice before it had a worker: that is what a system "
+        "out of memory does. Close other notebooks (Kernel, Shut Down), or measure in this process "
+        "with isolate=False"
+    )
 
 
 def _warm_server(threads: int) -> ForkServer:
