@@ -1,4 +1,4 @@
-"""The worker's side: unpack a job, measure, send events."""
+"""The worker's side: unpack a job, measure, send events; or call a function, send its result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from labkit.cgroups import used_by_others_s, waited_s
-from labkit.errors import DoesNotApplyError, MissingPackageError
+from labkit.errors import DoesNotApplyError, MissingPackageError, WorkerError
 from labkit.timing import (
     Calibrated,
     Event,
@@ -47,6 +47,11 @@ STAGES = ("", "load", "setup", "warm-up", "measuring", "memory", "agreement", "t
 MAX_EVENT_BYTES = 8 * 2**20
 # For the rates of one device and dtype: enough to be within some percent of a longer look.
 _PEAKS_S = 0.5
+# Where a worker had to import these, the next one is likely to: a second or two each time. Not
+# what compiles, which would be 100 MB in all of them.
+COSTLY = ("onnxruntime", "torchao")
+# Whether this process is a worker.
+in_worker = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,35 @@ class Job:
     directory: str
     trace: bool = False
     places: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function to call; it follows as cloudpickle of ``(function, args, settings)``.
+
+    Attributes:
+        threads: of numerical libraries; None: left alone.
+    """
+
+    threads: int | None
+    sys_path: tuple[str, ...]
+    directory: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a `Call`: ``value``, or what it raised and where."""
+
+    value: Any = None
+    error: BaseException | None = None
+    details: str = ""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Of what is `COSTLY`, what this worker had to import."""
+
+    modules: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -128,9 +162,21 @@ def main(events_fd: int, state_path: str) -> int:
 
 
 def work(connection: Connection, state_path: str) -> int:
-    """Receive one job, send its events; returns an exit code."""
+    """Receive one job, send its events, or one call and its answer; returns an exit code."""
+    global in_worker  # noqa: PLW0603  (a process becomes a worker once)
+    in_worker = True
     end_before_others(1000)
-    job: Job = pickle.loads(connection.recv_bytes())
+    order: Job | Call = pickle.loads(connection.recv_bytes())
+    # Modules are looked for where the caller looks.
+    sys.path[:] = list(order.sys_path)
+    os.chdir(order.directory)
+    if order.threads is not None:
+        # Also read by numerical libraries that are imported later.
+        set_threads(order.threads)
+    if isinstance(order, Call):
+        return _answer(connection)
+    job = order
+    before = set(sys.modules)
     steps = _Steps(state_path, job.names)
 
     def send(event: object) -> None:
@@ -149,6 +195,9 @@ def work(connection: Connection, state_path: str) -> int:
 
     try:
         for event in _run(job, connection.recv_bytes, steps):
+            if isinstance(event, Finished):
+                new = tuple(n for n in COSTLY if n in sys.modules and n not in before)
+                send(Imported(new))
             send(event)
     except BrokenPipeError:
         return 0
@@ -156,13 +205,27 @@ def work(connection: Connection, state_path: str) -> int:
     return 0
 
 
+def _answer(connection: Connection) -> int:
+    from labkit.pickling import dumps
+
+    try:
+        function, args, settings = pickle.loads(connection.recv_bytes())
+        data = dumps(Answer(function(*args, **settings)))
+    except (Exception, SystemExit) as error:
+        message, details = describe(error)
+        try:
+            data = pickle.dumps(Answer(error=error, details=details))
+            # Some errors can be written and not read.
+            pickle.loads(data)
+        except Exception:
+            data = pickle.dumps(Answer(error=WorkerError(message), details=details))
+    with contextlib.suppress(BrokenPipeError):
+        connection.send_bytes(data)
+    connection.close()
+    return 0
+
+
 def _run(job: Job, receive: Callable[[], bytes], steps: _Steps) -> Any:
-    # Read by numerical libraries that are imported later; the ones that are already here are
-    # told directly below.
-    sys.path[:] = list(job.sys_path)
-    os.chdir(job.directory)
-    if job.threads is not None:
-        set_threads(job.threads)
     if job.kind == "peaks":
         steps(job.names[0], "tracing")
         yield from measured_peaks(job.places)

@@ -24,7 +24,8 @@ import sys
 from labkit.optional import quiet
 from labkit.usage import end_before_others
 
-# Request: a file descriptor comes along with a path's length and the path (the state file).
+# Request: a file descriptor comes along with the path of the state file and the names of modules
+# that a worker is to start with, apart by zero bytes.
 # Replies: kind ("s" for started, "e" for ended), process id, exit code (negative: signal).
 REPLY = struct.Struct("!cqq")
 _PR_SET_PDEATHSIG = 1
@@ -65,6 +66,24 @@ def _fork(control: socket.socket, events_fd: int, state_path: str) -> int:
         os._exit(status)
 
 
+def _import(names: list[str], tried: set[str]) -> None:
+    """Once here instead of in every worker; what was tried is not tried again."""
+    new = [name for name in names if name not in tried]
+    if tried and not new:
+        return
+    tried.update(new)
+    for name in new:
+        # A library that does not import here will say so in the variant that needs it.
+        with contextlib.suppress(Exception), quiet():
+            importlib.import_module(name)
+    import labkit.child  # noqa: F401
+
+    # A worker's collector would write to every object that it looks at, and so get a copy of
+    # its own of every page that it shares with this process.
+    gc.collect()
+    gc.freeze()
+
+
 def serve(control_fd: int, preload: list[str]) -> None:
     """Import ``preload``, then fork on request until the socket closes."""
     control = socket.socket(fileno=control_fd)
@@ -74,17 +93,8 @@ def serve(control_fd: int, preload: list[str]) -> None:
     # has to wait for that (see labkit.timing); within 1 ms, a variant that goes on with its own
     # work finds them awake all the same.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
-    for name in preload:
-        # A library that does not import here will say so in the variant that needs it.
-        with contextlib.suppress(Exception), quiet():
-            importlib.import_module(name)
-    import labkit.child  # noqa: F401  (imported once here instead of in every worker)
-
-    # A worker's collector would write to every object that it looks at, and so get a copy of
-    # its own of every page that it shares with this process.
-    gc.collect()
-    gc.freeze()
-
+    tried: set[str] = set()
+    _import(preload, tried)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     os.set_blocking(wake_read, False)
@@ -108,7 +118,9 @@ def serve(control_fd: int, preload: list[str]) -> None:
                 message, fds, _, _ = socket.recv_fds(control, 65536, 1)
                 if not message:
                     return
-                pid = _fork(control, fds[0], message.decode())
+                state_path, *wanted = message.decode().split("\0")
+                _import(wanted, tried)
+                pid = _fork(control, fds[0], state_path)
                 children.add(pid)
                 control.sendall(REPLY.pack(b"s", pid, 0))
     except (BrokenPipeError, ConnectionResetError):

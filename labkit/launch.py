@@ -14,11 +14,14 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from labkit.errors import WorkerError
 from labkit.forkserver import REPLY
 from labkit.usage import return_free_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Imported once by the server when the caller has them, so that a worker starts with them. Not
 # pandas: notebooks make tables with it, variants seldom, and the server would hold 25 MB for all.
@@ -46,6 +49,20 @@ class Worker(Protocol):
         """End it at once, with everything that it started."""
 
 
+def how_it_ended(worker: Worker) -> str:
+    """In words, once its connection has closed."""
+    deadline = time.monotonic() + 2.0
+    while (code := worker.exit_code()) is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    if code is None:
+        return "its connection closed"
+    if code >= 0:
+        return f"exit code {code}"
+    name = {s.value: s.name for s in signal.Signals}.get(-code, str(-code))
+    hint = ", which is what a system out of memory sends" if name == "SIGKILL" else ""
+    return f"signal {name}{hint}"
+
+
 class ServerEndedError(Exception):
     """The server was ended from outside, as by a system that is out of memory."""
 
@@ -54,7 +71,6 @@ class ForkServer:
     """The parent's end of `labkit.forkserver`."""
 
     def __init__(self, preload: tuple[str, ...], threads: int) -> None:
-        self.preload = preload
         self._lock = threading.RLock()
         self._ended: dict[int, int] = {}
         self._started: list[int] = []
@@ -85,8 +101,12 @@ class ForkServer:
         # A forked copy of this process must not talk on its parent's socket.
         return self._owner == os.getpid() and self._process.poll() is None
 
-    def start(self, state_path: str) -> ForkedWorker:
+    def start(self, state_path: str, preload: tuple[str, ...]) -> ForkedWorker:
         """Fork a worker (blocks while the server still imports).
+
+        Args:
+            state_path: see `start_worker`.
+            preload: modules that it starts with; the server imports what it lacks, and keeps it.
 
         Raises:
             ServerEndedError: somebody ended the server.
@@ -96,7 +116,8 @@ class ForkServer:
             ours, theirs = socket.socketpair()
             with theirs:
                 try:
-                    socket.send_fds(self._socket, [state_path.encode()], [theirs.fileno()])
+                    request = "\0".join((state_path, *preload)).encode()
+                    socket.send_fds(self._socket, [request], [theirs.fileno()])
                     deadline = time.monotonic() + _START_TIMEOUT_S
                     while not self._started and time.monotonic() < deadline:
                         self._read(max(0.0, deadline - time.monotonic()))
@@ -220,6 +241,13 @@ def _spawned_main(connection: Connection, state_path: str) -> None:
 
 _server: ForkServer | None = None
 _server_lock = threading.Lock()
+# What workers have imported, and the next ones are likely to need.
+_kept: set[str] = set()
+
+
+def keep(modules: Iterable[str]) -> None:
+    """Let the next workers start with these modules, also if this process has no use for them."""
+    _kept.update(modules)
 
 
 def start_worker(state_path: str, *, threads: int, method: str | None = None) -> Worker:
@@ -242,7 +270,8 @@ def start_worker(state_path: str, *, threads: int, method: str | None = None) ->
     for _ in range(2):
         # One that was ended held nothing that would be lost, and its memory is free now.
         with contextlib.suppress(ServerEndedError):
-            return _warm_server(threads).start(state_path)
+            wanted = tuple(name for name in _PRELOAD if name in sys.modules or name in _kept)
+            return _warm_server(wanted, threads).start(state_path, wanted)
     raise WorkerError(
         "the server of the workers was ended twice before it had a worker: that is what a system "
         "out of memory does. Close other notebooks (Kernel, Shut Down), or measure in this process "
@@ -250,15 +279,14 @@ def start_worker(state_path: str, *, threads: int, method: str | None = None) ->
     )
 
 
-def _warm_server(threads: int) -> ForkServer:
+def _warm_server(preload: tuple[str, ...], threads: int) -> ForkServer:
     global _server  # noqa: PLW0603  (one warm server a process is the point)
-    wanted = tuple(name for name in _PRELOAD if name in sys.modules)
     with _server_lock:
-        if _server is not None and (not _server.alive or not set(wanted) <= set(_server.preload)):
+        if _server is not None and not _server.alive:
             _server.close()
             _server = None
         if _server is None:
-            _server = ForkServer(wanted, threads)
+            _server = ForkServer(preload, threads)
         return _server
 
 

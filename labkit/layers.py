@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from labkit.errors import DoesNotApplyError
+from labkit.runtimes import OnnxModel
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -67,6 +68,28 @@ def batch_is_free(example_inputs: Inputs) -> tuple[dict[int, Any], ...]:
     return tuple({0: torch.export.Dim.AUTO} for _ in example_inputs)
 
 
+def kinds_of(model: nn.Module) -> dict[str, type[nn.Module]]:
+    """The modules of a model by name: for each the class of torch that it is, or comes from.
+
+    Raises:
+        ValueError: an ONNX model that does not know which modules it was made of.
+
+    >>> [(name, kind.__name__) for name, kind in kinds_of(nn.Sequential(nn.ReLU())).items()]
+    [('', 'Sequential'), ('0', 'ReLU')]
+    """
+    if not isinstance(model, OnnxModel):
+        return {
+            name: next(c for c in type(part).__mro__ if c.__module__.startswith("torch."))
+            for name, part in model.named_modules()
+        }
+    if not model.kinds:
+        raise ValueError(
+            "this ONNX model is quantized already, or was not made here: give the model that it "
+            "was made of, or what onnx_float32 makes of that"
+        )
+    return dict(model.kinds)
+
+
 def check_modules(model: nn.Module, modules: Collection[str]) -> None:
     """Refuse names that no module of the model has.
 
@@ -74,7 +97,7 @@ def check_modules(model: nn.Module, modules: Collection[str]) -> None:
         ValueError: with those that there are.
     """
     # The model itself has the empty name.
-    known = [name for name, _ in model.named_modules()]
+    known = list(kinds_of(model))
     for name in modules:
         if name not in known:
             raise ValueError(f"no module {name!r} in the model; it has {', '.join(known[1:])}")
@@ -104,7 +127,7 @@ def check_layers(
         DoesNotApplyError: no layer is left.
     """
     check_modules(model, exclude)
-    names = [name for name, part in model.named_modules() if isinstance(part, kinds)]
+    names = [name for name, kind in kinds_of(model).items() if issubclass(kind, kinds)]
     words = " or ".join(kind.__name__ for kind in kinds)
     if not names:
         raise DoesNotApplyError(f"this changes layers of {words}, and the model has none")

@@ -1,4 +1,8 @@
-"""Quantization by ONNX Runtime: model to model. `labkit.quantize` says what they have in common."""
+"""Quantization by ONNX Runtime: model to model. `labkit.quantize` says what they have in common.
+
+Each function takes a torch model or what `onnx_float32` made of it, which saves exporting it again.
+What exports and quantizes runs in a process of its own: it imports 150 MB of libraries.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from labkit.apart import apart
 from labkit.layers import (
     LINEAR,
     QUANTIZED,
@@ -20,11 +25,11 @@ from labkit.layers import (
     check_layers,
     check_modules,
     is_within,
-    named_layers,
+    kinds_of,
     of_one_size,
     widened,
 )
-from labkit.optional import need, quiet
+from labkit.optional import check_there, need, quiet
 from labkit.runtimes import OnnxModel
 from labkit.usage import return_free_memory
 
@@ -43,7 +48,9 @@ GROUP = 32
 
 def onnx_float32(model: nn.Module, example_inputs: Inputs) -> nn.Module:
     """The same model in float32, run by ONNX Runtime: what a user has without quantizing."""
-    return _runnable(_to_onnx(model, example_inputs).SerializeToString())
+    if isinstance(model, OnnxModel):
+        raise TypeError("this is an ONNX model already: give the torch model that it was made of")
+    return OnnxModel(_exported(model, example_inputs), kinds_of(model))
 
 
 def onnx_dynamic_int8(
@@ -59,18 +66,8 @@ def onnx_dynamic_int8(
     Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
     """
     check_layers(model, LINEAR, exclude)
-    quantization = need("onnxruntime.quantization")
-    program = _to_onnx(model, example_inputs)
-    return _quantized_file(
-        lambda target: quantization.quantize_dynamic(
-            program,
-            target,
-            per_channel=True,
-            weight_type=quantization.QuantType.QInt8,
-            op_types_to_quantize=["MatMul", "Gemm"],
-            nodes_to_exclude=_nodes_of(program, exclude),
-        )
-    )
+    check_there("onnxruntime")
+    return OnnxModel(_dynamic(_float32(model, example_inputs), exclude))
 
 
 def onnx_static_int8(
@@ -123,10 +120,10 @@ def onnx_int4_weights(
     https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
     """
     check_layers(model, LINEAR, exclude)
-    program = _to_onnx(model, example_inputs)
-    chosen = [name for name, _ in named_layers(model, LINEAR, exclude)]
-    nodes = set(_nodes_of(program, chosen))
-    return _runnable(_with_int4(program, nodes, group).SerializeToString())
+    check_there("onnxruntime")
+    kinds = kinds_of(model)
+    chosen = [n for n, k in kinds.items() if issubclass(k, LINEAR) and not is_within(n, exclude)]
+    return OnnxModel(_int4(_float32(model, example_inputs), chosen, group))
 
 
 def onnx_by_layer(
@@ -156,12 +153,12 @@ def onnx_by_layer(
     for name, given in formats.items():
         check_choice(given, FORMATS, f"formats[{name!r}]")
     check_modules(model, formats)
+    kinds = kinds_of(model)
     for name, given in formats.items():
-        layer = model.get_submodule(name)
-        if given == "int4" and not isinstance(layer, LINEAR):
+        if given == "int4" and not issubclass(kinds[name], LINEAR):
             raise ValueError(
                 f"formats[{name!r}]='int4': 4-bit weights are for linear layers, and this is a "
-                f"{type(layer).__name__}"
+                f"{kinds[name].__name__}"
             )
     check_choice(method, CALIBRATIONS, "method")
     if not 50 < percentile < 100:
@@ -169,9 +166,57 @@ def onnx_by_layer(
     check_calibration(calibration)
     floats = [name for name, given in formats.items() if given == "float32"]
     check_layers(model, QUANTIZED, floats)
+    check_there("onnxruntime")
+    made = _static(_float32(model, example_inputs), calibration, formats, method, percentile)
+    return OnnxModel(made)
+
+
+def _float32(model: nn.Module, example_inputs: Inputs) -> bytes:
+    return model.program if isinstance(model, OnnxModel) else _exported(model, example_inputs)
+
+
+@apart
+def _exported(model: nn.Module, example_inputs: Inputs) -> bytes:
+    program: bytes = _to_onnx(model, example_inputs).SerializeToString()
+    # In a worker, what follows needs the memory.
+    return_free_memory()
+    return program
+
+
+@apart
+def _dynamic(float32: bytes, exclude: Collection[str]) -> bytes:
     quantization = need("onnxruntime.quantization")
-    program = _to_onnx(model, example_inputs)
-    excluded = _nodes_of(program, floats)
+    program = need("onnx").load_from_string(float32)
+    return _quantized_file(
+        lambda target: quantization.quantize_dynamic(
+            program,
+            target,
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_exclude=_nodes_of(program, exclude),
+        )
+    )
+
+
+@apart
+def _int4(float32: bytes, chosen: Collection[str], group: int) -> bytes:
+    program = need("onnx").load_from_string(float32)
+    packed: bytes = _with_int4(program, set(_nodes_of(program, chosen)), group).SerializeToString()
+    return packed
+
+
+@apart
+def _static(
+    float32: bytes,
+    calibration: Sequence[Inputs],
+    formats: Mapping[str, str],
+    method: str,
+    percentile: float,
+) -> bytes:
+    quantization = need("onnxruntime.quantization")
+    program = need("onnx").load_from_string(float32)
+    excluded = _nodes_of(program, [n for n, g in formats.items() if g == "float32"])
     packed = set(_nodes_of(program, [n for n, g in formats.items() if g == "int4"]))
     if packed:
         program = _with_int4(program, packed, GROUP)
@@ -224,9 +269,6 @@ def _to_onnx(model: nn.Module, example_inputs: Inputs) -> Any:
     program = exported.model_proto  # type: ignore[union-attr]
     # Shapes in between: the quantizer transposes weights and would trip over the old ones.
     program.graph.ClearField("value_info")
-    # Before a quantizer takes as much again.
-    del exported
-    return_free_memory()
     return program
 
 
@@ -248,20 +290,15 @@ def _nodes_of(program: Any, modules: Collection[str]) -> list[str]:
     return found
 
 
-def _quantized_file(quantize: Callable[[str], None]) -> nn.Module:
+def _quantized_file(quantize: Callable[[str], None]) -> bytes:
     """Run a quantizer that can only write files."""
     # Some of its methods print how far they are.
     with tempfile.TemporaryDirectory() as folder, quiet(), redirect_stdout(io.StringIO()):
         target = Path(folder, "quantized.onnx")
         quantize(str(target))
         program = target.read_bytes()
-    return _runnable(program)
-
-
-def _runnable(program: bytes) -> nn.Module:
-    """A model of this program; exporting and quantizing leave many MB of garbage behind."""
     return_free_memory()
-    return OnnxModel(program)
+    return program
 
 
 def _with_int4(program: Any, nodes: Collection[str], group: int) -> Any:

@@ -46,13 +46,21 @@ def need(module: str) -> Any:
     Raises:
         MissingPackageError: with the line that installs it.
     """
-    package = module.partition(".")[0]
+    check_there(module.partition(".")[0])
+    with quiet():
+        return importlib.import_module(module)
+
+
+def check_there(package: str) -> None:
+    """Refuse to go on without a package, and do not import it.
+
+    Raises:
+        MissingPackageError: with the line that installs it.
+    """
     if not is_there(package):
         extra = EXTRAS.get(package)
         line = f"pip install 'labkit[{extra}]'" if extra else f"pip install {package}"
         raise MissingPackageError(f"this needs {package}, which is not installed: {line}")
-    with quiet():
-        return importlib.import_module(module)
 
 
 @contextmanager

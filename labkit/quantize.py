@@ -11,7 +11,6 @@ What the words mean: *dynamic* quantizes activations by the range of each batch,
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ import torch
 from torch import nn
 
 from labkit import inference
-from labkit.errors import DoesNotApplyError, MissingPackageError
+from labkit.errors import DoesNotApplyError
 from labkit.layers import LINEAR, check_calibration, check_choice, check_inputs, check_layers
 from labkit.machines import machine
 from labkit.onnx_models import (
@@ -59,11 +58,6 @@ __all__ = [
     "size_bytes",
     "try_all",
 ]
-
-# A worker starts with what is imported here already: one that finds it missing takes a second.
-for _package in ("torchao.quantization", "onnxruntime"):
-    with contextlib.suppress(MissingPackageError):
-        need(_package)
 
 
 def compiled(model: nn.Module) -> nn.Module:

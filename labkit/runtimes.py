@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import tempfile
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +22,7 @@ from labkit.machines import machine
 from labkit.optional import need, quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 _INDUCTOR: dict[str, Any] = {
@@ -175,7 +176,15 @@ class OnnxModel(_Program):
 
     Args:
         program: a serialized ONNX model.
+        kinds: the modules that it was made of, by name; empty if they are not known, or are not
+            those of the program any more.
     """
+
+    def __init__(
+        self, program: bytes, kinds: Mapping[str, type[nn.Module]] = MappingProxyType({})
+    ) -> None:
+        super().__init__(program)
+        self.kinds = dict(kinds)
 
     def _start(self) -> Callable[..., Any]:
         ort = need("onnxruntime")

@@ -10,7 +10,6 @@ import contextlib
 import math
 import os
 import pickle
-import signal
 import sys
 import tempfile
 import time
@@ -22,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 
 from labkit.caveats import ways_to_resolve
-from labkit.child import STAGES, Disagreement, Job, read_state, write_new_state
+from labkit.child import STAGES, Disagreement, Imported, Job, read_state, write_new_state
 from labkit.errors import AgreementError, LabkitError, ResolutionError, WorkerError
-from labkit.launch import Worker, start_worker
+from labkit.launch import Worker, how_it_ended, keep, start_worker
 from labkit.machines import machine
 from labkit.peaks import Peaks, Place, places_of
 from labkit.pickling import dump_variants
@@ -362,6 +361,8 @@ class Run:
                 # Those of a busy moment serve this run alone.
                 if event not in _peaks and not event.busy:
                     _peaks.append(event)
+            case Imported(modules):
+                keep(modules)
             case Stage(text, variant):
                 self.stage = f"{text}: {variant}" if variant else text
             case Rounds(_, elapsed_s):
@@ -384,16 +385,7 @@ class Run:
 
     def _worker_gone(self, worker: Worker) -> None:
         """The connection closed without a last word: somebody ended the worker."""
-        deadline = time.monotonic() + 2.0
-        while (code := worker.exit_code()) is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        how = "its connection closed" if code is None else f"exit code {code}"
-        if code is not None and code < 0:
-            known = {s.value: s.name for s in signal.Signals}
-            how = f"signal {known.get(-code, -code)}"
-            if known.get(-code) == "SIGKILL":
-                how += ", which is what a system out of memory sends"
-        self._blame("killed", f"the process ended: {how}")
+        self._blame("killed", f"the process ended: {how_it_ended(worker)}")
 
     def _past_deadline(self, worker: Worker) -> bool:
         index, _, since = read_state(self._state_path)

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import labkit as lab  # noqa: E402
-from labkit import onnx_models, quantize  # noqa: E402
+from labkit import child, onnx_models, quantize  # noqa: E402
 from labkit.machines import machine  # noqa: E402
 from labkit.optional import EXTRAS, is_there, need  # noqa: E402
 from labkit.runtimes import Compiled  # noqa: E402
@@ -23,7 +23,7 @@ NEEDED = [package for package, extra in EXTRAS.items() if extra == "quantize"]
 if missing := [package for package in NEEDED if not is_there(package)]:
     pytest.skip(f"needs {', '.join(missing)}", allow_module_level=True)
 
-# A worker's server starts anew for what is imported after it: so all of it is imported before.
+# Imported by the workers' server, once for all of them.
 for module in ("pandas", "onnxruntime", "torchao", "torch._inductor.compile_fx"):
     need(module)
 
@@ -64,6 +64,8 @@ def exported_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_models, "_to_onnx", once)
+        # In this process, where that is so; test_apart.py has the other.
+        patch.setattr(child, "in_worker", True)
         yield
 
 
@@ -439,6 +441,34 @@ def test_mixed_formats_are_as_close_to_float32_as_their_bits_allow(
 ):
     least, most = bounds
     assert least / 2 <= error_of(by_layer(first, second), rows=rows) <= 2 * most
+
+
+@pytest.mark.parametrize(
+    "technique", ["onnx_dynamic_int8", "onnx_int4_weights", "onnx_static_int8"]
+)
+def test_what_was_exported_once_is_quantized_as_the_model_is(made, technique):
+    model, x = MODELS["convolutions"]
+    more = (batches(x),) if "static" in technique else ()
+    quantized = getattr(quantize, technique)
+    exported = quantized(made("onnx_float32", "convolutions").model, example(x), *more)
+    again = quantized(model, example(x), *more)
+    assert torch.equal(exported(x), again(x))
+
+
+def test_layers_of_what_was_exported_are_chosen_by_their_names(made):
+    exported, (_, x) = made("onnx_float32", "dense").model, MODELS["dense"]
+    some = quantize.onnx_by_layer(exported, example(x), batches(x), {"0": "int4"})
+    assert int8_weights(some) == 512 * 10
+    with pytest.raises(ValueError, match=r"no module '7' .* it has 0, 1, 2"):
+        quantize.onnx_dynamic_int8(exported, example(x), exclude=["7"])
+
+
+def test_what_is_quantized_already_is_refused_with_the_way_out(made):
+    _, x = MODELS["dense"]
+    with pytest.raises(ValueError, match=r"quantized already.* onnx_float32"):
+        quantize.onnx_dynamic_int8(made("onnx_dynamic_int8", "dense").model, example(x))
+    with pytest.raises(TypeError, match="an ONNX model already"):
+        quantize.onnx_float32(made("onnx_float32", "dense").model, example(x))
 
 
 def test_4_bits_are_refused_for_what_is_no_linear_layer():

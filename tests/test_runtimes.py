@@ -22,7 +22,7 @@ NEEDED = [package for package, extra in EXTRAS.items() if extra == "quantize"]
 if missing := [package for package in NEEDED if not is_there(package)]:
     pytest.skip(f"needs {', '.join(missing)}", allow_module_level=True)
 
-# A worker's server starts anew for what is imported after it: so all of it is imported before.
+# Imported by the workers' server, once for all of them.
 for module in ("pandas", "onnxruntime", "torchao", "torch._inductor.compile_fx"):
     need(module)
 
