@@ -317,21 +317,30 @@ def _are_small(case: Case) -> bool:
 
 def _outside(case: Case) -> Cause | None:
     """Python between the operators, or a library that torch does not see."""
-    trace = case.trace
-    if not case.on_cpu or trace.graphs or not trace.operators:
-        return None
-    busy = min(1.0, trace.cpu_share)
-    share = busy - trace.time_s / max(case.median_s, 1e-12)
-    if share < _SHARE or _are_small(case):
+    share = _outside_share(case)
+    if share < _SHARE or _spins(case):
         return None
     return Cause(
         "outside torch",
-        f"{format_share(_two(share))} of its time is outside of torch's {trace.calls} operators, "
-        "in Python or in another library",
+        f"{format_share(_two(share))} of its time is outside of torch's {case.trace.calls} "
+        "operators, in Python or in another library",
         "profile it (cProfile, line_profiler: notebook 01); what is Python, move into fewer, "
         "larger operators",
         share,
     )
+
+
+def _spins(case: Case) -> bool:
+    """Whether a thread may have been busy waiting for another one, which had no core."""
+    return case.cores_were_missing is not None and case.trace.threads > 1
+
+
+def _outside_share(case: Case) -> float:
+    """Of its time, in which a core was busy and no operator ran; 0 where that cannot be known."""
+    trace = case.trace
+    if not case.on_cpu or trace.graphs or not trace.operators or _are_small(case):
+        return 0.0
+    return min(1.0, trace.cpu_share) - trace.time_s / max(case.median_s, 1e-12)
 
 
 def _untouched(case: Case) -> Cause | None:
@@ -411,6 +420,12 @@ def nothing_binds(case: Case) -> str:
             f"It used no processor for {format_share(_two(case.idle_share))} of its time, and "
             f"whether it waited or was held up is not known: {missing.text}. Next: "
             f"{missing.remedy}."
+        )
+    if missing and _spins(case) and _outside_share(case) >= _SHARE:
+        return (
+            f"{format_share(_two(_outside_share(case)))} of its time was outside of torch's "
+            f"{trace.calls} operators, and whether other code ran or one thread waited for another "
+            f"is not known: {missing.text}. Next: {missing.remedy}."
         )
     if not trace.operators:
         return (

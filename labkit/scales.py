@@ -84,7 +84,10 @@ def _set_limits(axes: Axes, which: str, low: float, high: float, *, log: bool) -
 
 
 def _set_log_ticks(axes: Axes, which: str, low: float, high: float, most: int) -> None:
-    """Powers of ten, or 1, 2 and 5 of each where there are few of them; never too many."""
+    """Powers of ten, or 1, 2 and 5 of each where there are few of them.
+
+    Never too many, and never so near each other that their labels touch.
+    """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     ticks: list[float] = []
     for subs in ((1,), (1, 2, 5)):
@@ -92,7 +95,12 @@ def _set_log_ticks(axes: Axes, which: str, low: float, high: float, most: int) -
         ticks = [tick for tick in ticks if low <= tick <= high]
         if len(ticks) >= 3 or (len(ticks) == 2 and most <= 3):
             break
-    _axis(axes, which).set_major_locator(FixedLocator(ticks[:: math.ceil(len(ticks) / most)]))
+    apart = (high / low) ** (1 / most)
+    shown: list[float] = []
+    for tick in ticks:
+        if not shown or tick >= shown[-1] * apart:
+            shown.append(tick)
+    _axis(axes, which).set_major_locator(FixedLocator(shown))
 
 
 def set_time_axis(axes: Axes, which: str, seen_s: list[float], *, most: int | None = None) -> None:

@@ -126,6 +126,19 @@ def test_time_outside_of_the_operators_is_python():
     assert found.limit == "outside torch"
 
 
+def test_threads_that_wait_for_each_other_on_busy_cores_are_not_called_other_code():
+    traces = trace(use("add", 1e-5)), trace(use("mul", 1e-5))
+    found = compared(*traces, caveats=(waited(0.6),)).explain()
+    assert found.limit == ""
+    assert waited(0.6).text in str(found)
+    assert "99 % of its time was outside of torch's 1 operators" in str(found)
+
+
+def test_one_thread_waits_for_no_other():
+    traces = (trace(use(name, 1e-5), threads=1) for name in ("add", "mul"))
+    assert compared(*traces, caveats=(waited(0.6),)).explain().limit == "outside torch"
+
+
 def test_an_idle_processor_is_waiting():
     found = compared(trace(use("add", 1e-5)), trace(use("mul", 1e-5), cpu_share=0.05)).explain()
     assert found.limit == "waiting"

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from labkit import figures, plots, sweep_plots
+from labkit import figures, plots, scales, sweep_plots
 from labkit.results import Comparison
 from labkit.sweeps import Sweep, SweepPoint
 from labkit.trials import Failure, PeakMemory, Trial
@@ -177,6 +177,21 @@ def test_the_crossover_lies_on_the_line_also_where_a_point_is_on_no_side():
     verdicts = [point.comparison["vector"].verdict for point in points]
     assert verdicts == ["slower", "same", "faster"]
     assert 8 <= Sweep(("n",), points).crossover("vector") < 8.1
+
+
+@pytest.mark.parametrize("most", [3, 6])
+@pytest.mark.parametrize("ratio", [8.1, 9, 12, 30, 99, 400, 5e3, 1e6])
+@pytest.mark.parametrize("low_s", [1.1e-6, 2.7e-5, 4.9e-3])
+def test_labels_of_times_stand_apart_on_a_narrow_axis(low_s, ratio, most):
+    figure = figures.new_figure(0.75 * most, 1.6)
+    axes = figure.add_subplot()
+    scales.set_time_axis(axes, "x", [low_s, ratio * low_s], most=most)
+    renderer = figure.canvas.get_renderer()
+    figure.draw(renderer)
+    boxes = [label.get_window_extent(renderer) for label in axes.get_xticklabels()]
+    assert len(boxes) >= 2
+    for left, right in itertools.pairwise(boxes):
+        assert right.x0 - left.x1 > 3
 
 
 def test_every_variant_differs_in_more_than_its_colour():
