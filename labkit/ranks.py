@@ -71,12 +71,7 @@ def launch() -> None:
         os.environ[name] = str(job.threads)
     # All ranks are here: whatever this machine is called elsewhere does not matter.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
-    context = multiprocessing.get_context("forkserver")
-    # torch is imported once for all ranks, while this process imports it for the launcher.
-    context.set_forkserver_preload(["torch.distributed", "labkit.ranks"])
-    from multiprocessing.forkserver import ensure_running
-
-    ensure_running()
+    method = _start_method(job.backend)
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -91,7 +86,7 @@ def launch() -> None:
         local_addr="127.0.0.1",
         # A rank that is started again would not have what the others have.
         max_restarts=0,
-        start_method="forkserver",
+        start_method=method,
         shutdown_timeout=1,
     )
     failures: dict[int, dict[str, Any]] = {}
@@ -105,6 +100,22 @@ def launch() -> None:
     except Exception as raised:
         error = describe(raised)[0]
     print(json.dumps({"failures": failures, "error": error}), flush=True)
+
+
+def _start_method(backend: str) -> str:
+    """How the ranks become processes of their own."""
+    if backend == "gloo" and sys.platform == "linux":
+        # Copies of this process: torch is imported once. Nothing has been computed here, so there
+        # are no threads of numerical libraries that a copy would miss.
+        return "fork"
+    # CUDA and the frameworks of macOS want a process that never used them. It imports torch for
+    # all ranks, while this one imports it for the launcher.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.distributed", "labkit.ranks"])
+    from multiprocessing.forkserver import ensure_running
+
+    ensure_running()
+    return "forkserver"
 
 
 def _end_with_parent() -> None:
