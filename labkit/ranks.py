@@ -130,6 +130,9 @@ def serve(job: Launch) -> None:
     """One rank: join the others, then do what the parent says until its connection closes."""
     # What this rank starts (a data loader) can then be ended with it.
     os.setsid()
+    # The launcher's own answer to a signal is not a rank's.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     sys.path[:] = list(job.sys_path)
     os.chdir(job.directory)
     rank = int(os.environ["RANK"])

@@ -238,16 +238,15 @@ def semaphores():
     return {path for path in found if path.name.startswith("sem.") and path.exists()}
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux shows its semaphores")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, and with CUDA, a server forks them")
 def test_ranks_that_are_forgotten_end_and_leave_no_semaphores():
     before = semaphores()
     ranks = Ranks(1)
     pids = ranks.pids
-    made = semaphores() - before
-    assert made
+    # Ranks on the processor have none that has a name; one that is killed leaves nothing.
+    assert semaphores() == before
     del ranks
     assert wait_until(lambda: gone(pids))
-    assert wait_until(lambda: not any(path.exists() for path in made))
 
 
 SCRIPT = textwrap.dedent("""

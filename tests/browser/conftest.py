@@ -133,12 +133,19 @@ def chromium():
 
 
 @pytest.fixture(scope="session")
-def browser(chromium):
-    """Playwright's browser object, started once."""
-    from playwright.sync_api import sync_playwright
+def browser(chromium, tmp_path_factory):
+    """Playwright's context of a browser with a profile of its own, started once.
 
+    What JupyterLab loads is compiled once for all tests: that is a third of the time of a page.
+    """
+    from playwright.sync_api import expect, sync_playwright
+
+    # Other tests may run beside these; what has to come soon says so where it is expected.
+    expect.set_options(timeout=15_000)
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGS)
+        started = playwright.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"), executable_path=chromium, args=CHROMIUM_ARGS
+        )
         yield started
         started.close()
 
@@ -382,15 +389,15 @@ class LabPage:
 @pytest.fixture
 def lab(request, browser, lab_server):
     """A `LabPage` with a window of its own, 1200 x 900, in the light theme."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
     name = re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
-    page = LabPage(context.new_page(), lab_server, name)
+    page = LabPage(browser.new_page(), lab_server, name)
+    page.set_width(1200)
     yield page
     if getattr(request.node, "failed_in_call", False):
         # What is seen here is a help; the test's own error is the one to report.
         with contextlib.suppress(Exception):
             print("screenshot:", page.screenshot("failed").relative_to(ROOT))
         print("console of the browser:", *page.console, sep="\n  ")
-    context.close()
+    page.page.close()
     lab_server.shut_down_kernels()
     lab_server.setting(THEMES).unlink(missing_ok=True)
