@@ -18,7 +18,7 @@ COMPILE := $(PY) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab doctor test test-unit test-unit-beside test-unit-alone test-notebooks test-browser class notebooks record bench check format clean
+.PHONY: help lab doctor test test-unit test-notebooks test-browser class notebooks record bench check format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
@@ -31,15 +31,11 @@ doctor: $(VENV)/.installed ## look whether this computer is ready for the notebo
 	@$(PY) -m labkit doctor
 
 # Every part runs even when an earlier one failed: one look at the output shows all that is broken.
-# The browser waits most of the time, so it goes beside the unit tests that compare no clocks.
-BROWSER_LOG := $(VENV)/test-browser.log
+# One after the other: with the browser beside them, unit tests that ask for an answer within half a
+# second do not get it.
 test: $(VENV)/.installed-test ## unit tests, doctests, notebooks (nbval), browser
 	@failed=""; \
-	$(MAKE) --no-print-directory test-browser >$(BROWSER_LOG) 2>&1 & browser=$$!; \
-	$(MAKE) --no-print-directory test-unit-beside || failed="$$failed test-unit-beside"; \
-	wait $$browser || failed="$$failed test-browser"; \
-	cat $(BROWSER_LOG); \
-	for part in test-unit-alone test-notebooks; do \
+	for part in test-unit test-notebooks test-browser; do \
 		$(MAKE) --no-print-directory $$part || failed="$$failed $$part"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "make test: FAILED:$$failed"; exit 1; fi; \
@@ -51,17 +47,11 @@ LONGEST := $(addprefix tests/test_,mutation.py parallel.py quantize.py dask.py p
 ALONE = $(shell grep -l 'mark\.alone' tests/test_*.py)
 
 test-unit: $(VENV)/.installed-test ## unit tests and doctests
-	@failed=0; \
-	$(MAKE) --no-print-directory test-unit-beside || failed=1; \
-	$(MAKE) --no-print-directory test-unit-alone || failed=1; \
-	exit $$failed
-
-test-unit-beside: $(VENV)/.installed-test
+	@set -x; failed=0; \
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" \
-		--ignore=tests/browser $(LONGEST) tests labkit
-
-test-unit-alone: $(VENV)/.installed-test
-	$(PY) -m pytest -m alone $(ALONE)
+		--ignore=tests/browser $(LONGEST) tests labkit || failed=1; \
+	$(PY) -m pytest -m alone $(ALONE) || failed=1; \
+	exit $$failed
 
 # One after the other: beside another notebook, some claims about all cores stay open.
 # Records of a class that somebody collects are neither shown nor added to.
