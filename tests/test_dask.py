@@ -45,9 +45,17 @@ def start_cluster(workers=2):
 
 
 @pytest.fixture(scope="module")
-def client():
+def module_client():
     with start_cluster() as cluster, Client(cluster) as client:
         yield client
+
+
+@pytest.fixture
+def client(module_client):
+    """Of the cluster of all these tests, once it has all of its workers (again)."""
+    # A sweep would wait for the first worker as long as a cluster's queue may take.
+    module_client.wait_for_workers(2, timeout=60)
+    return module_client
 
 
 @pytest.fixture
