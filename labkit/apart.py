@@ -55,7 +55,7 @@ def apart(function: Callable[_P, _T]) -> Callable[_P, _T]:
             given = dumps((called, args, settings))
         except Exception:
             return function(*args, **settings)
-        return _ask(given, getattr(function, "__name__", "it"))  # type: ignore[no-any-return]
+        return _ask(given, getattr(function, "__name__", "it").strip("_"))  # type: ignore[no-any-return]
 
     return called
 
