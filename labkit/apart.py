@@ -69,21 +69,24 @@ def _ask(given: bytes, name: str) -> Any:
     )
     handle, state_path = tempfile.mkstemp(prefix="labkit-")
     os.close(handle)
-    worker = start_worker(state_path, threads=machine().usable_threads)
+    worker = None
     try:
+        worker = start_worker(state_path, threads=machine().usable_threads)
         worker.connection.send_bytes(pickle.dumps(call))
         worker.connection.send_bytes(given)
         answer: child.Answer = pickle.loads(worker.connection.recv_bytes())
         # Its memory is wanted for what comes next.
         how_it_ended(worker)
     except (EOFError, ConnectionResetError, BrokenPipeError):
+        how = how_it_ended(worker) if worker else "before it began"
         raise WorkerError(
-            f"{name} runs in a process of its own, and that ended: {how_it_ended(worker)}. Close "
-            "other notebooks (Kernel, Shut Down) if memory is short"
+            f"{name} runs in a process of its own, and that ended: {how}. Close other notebooks "
+            "(Kernel, Shut Down) if memory is short"
         ) from None
     finally:
         # Also where the reader interrupts it.
-        worker.kill()
+        if worker is not None:
+            worker.kill()
         for path in (state_path, f"{state_path}.err"):
             with contextlib.suppress(OSError):
                 Path(path).unlink()

@@ -87,6 +87,17 @@ def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_is_left_where_no_process_can_be_started(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise lab.WorkerError("no memory")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("labkit.apart.start_worker", refused)
+    with pytest.raises(lab.WorkerError, match="no memory"):
+        apart(number)()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_exporting_and_quantizing_leave_no_library_behind():
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)

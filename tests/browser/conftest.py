@@ -140,7 +140,7 @@ def browser(chromium, tmp_path_factory):
     """
     from playwright.sync_api import expect, sync_playwright
 
-    # Other tests may run beside these; what has to come soon says so where it is expected.
+    # A busy machine takes its time; what has to come soon says so where it is expected.
     expect.set_options(timeout=15_000)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch_persistent_context(
