@@ -36,7 +36,7 @@ NOTEBOOK_GIB = {
     "05": 0.6,
     "06": 0.7,
     "07": 0.8,
-    "08": 1.9,
+    "08": 1.5,
 }
 # The notebooks that need an extra of labkit.
 USED_BY = {
