@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import pickle
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from labkit import child
 from labkit.errors import WorkerError
-from labkit.launch import how_it_ended, start_worker
+from labkit.launch import how_it_ended, new_state, remove_state, start_worker, surroundings
 from labkit.machines import machine
 from labkit.pickling import dumps
+from labkit.usage import return_free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +21,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def apart(function: Callable[_P, _T]) -> Callable[_P, _T]:
+def apart(function: Callable[_P, _T], *, warm: bool = True) -> Callable[_P, _T]:
     """Call a function in a process of its own, as if it were called here.
 
     This is for work that imports much and leaves little: exporting a model brings 150 MB of
@@ -34,6 +31,8 @@ def apart(function: Callable[_P, _T]) -> Callable[_P, _T]:
     Args:
         function: of a module, called with what can be pickled. What it changes in its arguments
             is not changed here.
+        warm: False if it has no use for torch. Where memory is short, it then gets a process
+            without it, and the idle server of workers goes; the next worker starts a new one.
 
     Raises:
         WorkerError: the process was ended before it had an answer.
@@ -52,28 +51,30 @@ def apart(function: Callable[_P, _T]) -> Callable[_P, _T]:
             return function(*args, **settings)
         try:
             # The name of a module stands for this, and not for what it wraps.
-            given = dumps((called, args, settings))
+            given = [dumps((called, args, settings))]
         except Exception:
             return function(*args, **settings)
-        return _ask(given, getattr(function, "__name__", "it").strip("_"))  # type: ignore[no-any-return]
+        return _ask(given, getattr(function, "__name__", "it"), warm=warm)  # type: ignore[no-any-return]
 
     return called
 
 
-def _ask(given: bytes, name: str) -> Any:
+def _ask(given: list[bytes], name: str, *, warm: bool) -> Any:
     torch = sys.modules.get("torch")
-    call = child.Call(
-        threads=None if torch is None else torch.get_num_threads(),
-        sys_path=tuple(p or str(Path.cwd()) for p in sys.path),
-        directory=str(Path.cwd()),
-    )
-    handle, state_path = tempfile.mkstemp(prefix="labkit-")
-    os.close(handle)
+    call = child.Call(None if torch is None else torch.get_num_threads(), *surroundings())
+    # The process needs more than this one can spare: models that are garbage by now, too.
+    return_free_memory()
+    state_path = new_state()
     worker = None
     try:
-        worker = start_worker(state_path, threads=machine().usable_threads)
+        worker = start_worker(
+            state_path,
+            threads=machine().usable_threads,
+            warm=warm or not machine().short_of_memory,
+        )
         worker.connection.send_bytes(pickle.dumps(call))
-        worker.connection.send_bytes(given)
+        # Taken out, so that nobody holds it while the answer is worked out.
+        worker.connection.send_bytes(given.pop())
         answer: child.Answer = pickle.loads(worker.connection.recv_bytes())
         # Its memory is wanted for what comes next.
         how_it_ended(worker)
@@ -87,9 +88,7 @@ def _ask(given: bytes, name: str) -> Any:
         # Also where the reader interrupts it.
         if worker is not None:
             worker.kill()
-        for path in (state_path, f"{state_path}.err"):
-            with contextlib.suppress(OSError):
-                Path(path).unlink()
+        remove_state(state_path)
     if answer.error is not None:
         raise answer.error from WorkerError(f"in a process of its own:\n{answer.details}")
     return answer.value

@@ -31,7 +31,7 @@ from labkit.timing import (
 )
 from labkit.traces import CompileWatch, Trace
 from labkit.trials import Failure
-from labkit.usage import end_before_others
+from labkit.usage import end_before_others, return_free_memory
 from labkit.variants import Variant, describe
 
 if TYPE_CHECKING:
@@ -210,6 +210,8 @@ def _answer(connection: Connection) -> int:
 
     try:
         function, args, settings = pickle.loads(connection.recv_bytes())
+        # Unpacking a model takes two further times its size.
+        return_free_memory(collect=False)
         data = dumps(Answer(function(*args, **settings)))
     except (Exception, SystemExit) as error:
         message, details = describe(error)

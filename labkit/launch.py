@@ -11,9 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from labkit.errors import WorkerError
@@ -74,6 +76,7 @@ class ForkServer:
         self._lock = threading.RLock()
         self._ended: dict[int, int] = {}
         self._started: list[int] = []
+        self._workers: set[int] = set()
         self._buffer = b""
         ours, theirs = socket.socketpair()
         environment = {**os.environ}
@@ -136,7 +139,11 @@ class ForkServer:
                     f"the worker's server did not answer in {_START_TIMEOUT_S:g} s; is the machine "
                     "out of memory? isolate=False measures in this process"
                 )
-            return ForkedWorker(self, self._started.pop(), Connection(ours.detach()))
+            pid = self._started.pop()
+            # A number that the system gives out again has a worker that runs.
+            self._ended.pop(pid, None)
+            self._workers.add(pid)
+            return ForkedWorker(self, pid, Connection(ours.detach()))
 
     def _read(self, timeout_s: float) -> None:
         with self._lock:
@@ -164,6 +171,11 @@ class ForkServer:
                 except OSError:
                     return -signal.SIGKILL
             return self._ended.get(pid)
+
+    @property
+    def idle(self) -> bool:
+        """Whether none of its workers runs."""
+        return all(self.exit_code(pid) is not None for pid in self._workers)
 
     def close(self) -> None:
         """End the server and with it all its workers."""
@@ -250,13 +262,38 @@ def keep(modules: Iterable[str]) -> None:
     _kept.update(modules)
 
 
-def start_worker(state_path: str, *, threads: int, method: str | None = None) -> Worker:
+def surroundings() -> tuple[tuple[str, ...], str]:
+    """Where this process looks for modules, and its directory: a worker is told both."""
+    directory = str(Path.cwd())
+    # "" means the current directory.
+    return tuple(p or directory for p in sys.path), directory
+
+
+def new_state() -> str:
+    """An empty file of which a worker is told the path."""
+    handle, path = tempfile.mkstemp(prefix="labkit-")
+    os.close(handle)
+    return path
+
+
+def remove_state(path: str) -> None:
+    """Remove it, and what its worker wrote beside it."""
+    for file in (path, f"{path}.err"):
+        with contextlib.suppress(OSError):
+            Path(file).unlink()
+
+
+def start_worker(
+    state_path: str, *, threads: int, method: str | None = None, warm: bool = True
+) -> Worker:
     """Start a worker process.
 
     Args:
         state_path: a file that the worker maps to say what it does now.
         threads: what numerical libraries get when they are imported.
         method: "fork" or "spawn"; None takes what this system can.
+        warm: start with the libraries that this process has. False: with none, and if no other
+            worker runs, the server does not hold them meanwhile.
 
     Raises:
         WorkerError: the server did not start, or was ended twice.
@@ -270,7 +307,9 @@ def start_worker(state_path: str, *, threads: int, method: str | None = None) ->
     for _ in range(2):
         # One that was ended held nothing that would be lost, and its memory is free now.
         with contextlib.suppress(ServerEndedError):
-            wanted = tuple(name for name in _PRELOAD if name in sys.modules or name in _kept)
+            if not warm:
+                _close_idle_server()
+            wanted = tuple(n for n in _PRELOAD if warm and (n in sys.modules or n in _kept))
             return _warm_server(wanted, threads).start(state_path, wanted)
     raise WorkerError(
         "the server of the workers was ended twice before it had a worker: that is what a system "
@@ -288,6 +327,12 @@ def _warm_server(preload: tuple[str, ...], threads: int) -> ForkServer:
         if _server is None:
             _server = ForkServer(preload, threads)
         return _server
+
+
+def _close_idle_server() -> None:
+    with _server_lock:
+        if _server is not None and _server.alive and _server.idle:
+            _server.close()
 
 
 @atexit.register

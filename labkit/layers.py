@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from labkit.errors import DoesNotApplyError
+from labkit.module_names import is_within
 from labkit.runtimes import OnnxModel
 
 if TYPE_CHECKING:
@@ -101,15 +102,6 @@ def check_modules(model: nn.Module, modules: Collection[str]) -> None:
     for name in modules:
         if name not in known:
             raise ValueError(f"no module {name!r} in the model; it has {', '.join(known[1:])}")
-
-
-def is_within(name: str, modules: Collection[str]) -> bool:
-    """Whether a module is one of these, or inside one.
-
-    >>> is_within("head.0", ["head"]), is_within("header", ["head"]), is_within("head", [""])
-    (True, False, True)
-    """
-    return any(outer in ("", name) or name.startswith(f"{outer}.") for outer in modules)
 
 
 def check_layers(

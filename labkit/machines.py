@@ -141,6 +141,11 @@ class Machine:
         return min(self.memory_bytes, self.memory_limit_bytes or self.memory_bytes)
 
     @property
+    def short_of_memory(self) -> bool:
+        """Less than 1 GiB may be used: what can be had again is not kept then."""
+        return self.usable_memory_bytes < 2**30
+
+    @property
     def fingerprint(self) -> str:
         """Equal for machines of one kind: processor, usable cores, memory, system and limits.
 

@@ -1,40 +1,33 @@
 """Quantization by ONNX Runtime: model to model. `labkit.quantize` says what they have in common.
 
 Each function takes a torch model or what `onnx_float32` made of it, which saves exporting it again.
-What exports and quantizes runs in a process of its own: it imports 150 MB of libraries.
+What exports (`labkit.onnx_export`) and quantizes (`labkit.onnx_programs`) runs in a process of its
+own, for it imports much.
 """
 
 from __future__ import annotations
 
-import ast
-import io
-import tempfile
-from contextlib import redirect_stdout
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from labkit.apart import apart
+from labkit import onnx_programs
 from labkit.layers import (
     LINEAR,
     QUANTIZED,
-    batch_is_free,
     check_calibration,
     check_choice,
     check_layers,
     check_modules,
-    is_within,
     kinds_of,
     of_one_size,
-    widened,
 )
-from labkit.optional import check_there, need, quiet
+from labkit.module_names import is_within
+from labkit.onnx_export import exported
+from labkit.onnx_programs import GROUP
+from labkit.optional import check_there
 from labkit.runtimes import OnnxModel
-from labkit.usage import return_free_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from torch import nn
 
@@ -42,15 +35,13 @@ if TYPE_CHECKING:
 
 CALIBRATIONS = ("minmax", "percentile", "entropy")
 FORMATS = ("int8", "int4", "float32")
-# As many weights share one scale in the 4-bit formats.
-GROUP = 32
 
 
 def onnx_float32(model: nn.Module, example_inputs: Inputs) -> nn.Module:
     """The same model in float32, run by ONNX Runtime: what a user has without quantizing."""
     if isinstance(model, OnnxModel):
         raise TypeError("this is an ONNX model already: give the torch model that it was made of")
-    return OnnxModel(_exported(model, example_inputs), kinds_of(model))
+    return OnnxModel(exported(model, example_inputs), kinds_of(model))
 
 
 def onnx_dynamic_int8(
@@ -67,7 +58,7 @@ def onnx_dynamic_int8(
     """
     check_layers(model, LINEAR, exclude)
     check_there("onnxruntime")
-    return OnnxModel(_dynamic(_float32(model, example_inputs), exclude))
+    return OnnxModel(onnx_programs.dynamic_int8(_float32(model, example_inputs), exclude))
 
 
 def onnx_static_int8(
@@ -123,7 +114,7 @@ def onnx_int4_weights(
     check_there("onnxruntime")
     kinds = kinds_of(model)
     chosen = [n for n, k in kinds.items() if issubclass(k, LINEAR) and not is_within(n, exclude)]
-    return OnnxModel(_int4(_float32(model, example_inputs), chosen, group))
+    return OnnxModel(onnx_programs.int4_weights(_float32(model, example_inputs), chosen, group))
 
 
 def onnx_by_layer(
@@ -167,160 +158,11 @@ def onnx_by_layer(
     floats = [name for name, given in formats.items() if given == "float32"]
     check_layers(model, QUANTIZED, floats)
     check_there("onnxruntime")
-    made = _static(_float32(model, example_inputs), calibration, formats, method, percentile)
-    return OnnxModel(made)
+    # Its histograms are made of arrays of one shape.
+    batches = [tuple(x.numpy() for x in batch) for batch in of_one_size(calibration)]
+    float32 = _float32(model, example_inputs)
+    return OnnxModel(onnx_programs.static_int8(float32, batches, formats, method, percentile))
 
 
 def _float32(model: nn.Module, example_inputs: Inputs) -> bytes:
-    return model.program if isinstance(model, OnnxModel) else _exported(model, example_inputs)
-
-
-@apart
-def _exported(model: nn.Module, example_inputs: Inputs) -> bytes:
-    program: bytes = _to_onnx(model, example_inputs).SerializeToString()
-    # In a worker, what follows needs the memory.
-    return_free_memory()
-    return program
-
-
-@apart
-def _dynamic(float32: bytes, exclude: Collection[str]) -> bytes:
-    quantization = need("onnxruntime.quantization")
-    program = need("onnx").load_from_string(float32)
-    return _quantized_file(
-        lambda target: quantization.quantize_dynamic(
-            program,
-            target,
-            per_channel=True,
-            weight_type=quantization.QuantType.QInt8,
-            op_types_to_quantize=["MatMul", "Gemm"],
-            nodes_to_exclude=_nodes_of(program, exclude),
-        )
-    )
-
-
-@apart
-def _int4(float32: bytes, chosen: Collection[str], group: int) -> bytes:
-    program = need("onnx").load_from_string(float32)
-    packed: bytes = _with_int4(program, set(_nodes_of(program, chosen)), group).SerializeToString()
-    return packed
-
-
-@apart
-def _static(
-    float32: bytes,
-    calibration: Sequence[Inputs],
-    formats: Mapping[str, str],
-    method: str,
-    percentile: float,
-) -> bytes:
-    quantization = need("onnxruntime.quantization")
-    program = need("onnx").load_from_string(float32)
-    excluded = _nodes_of(program, [n for n, g in formats.items() if g == "float32"])
-    packed = set(_nodes_of(program, [n for n, g in formats.items() if g == "int4"]))
-    if packed:
-        program = _with_int4(program, packed, GROUP)
-    names = [given.name for given in program.graph.input]
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            # Its histograms are made of arrays of one shape.
-            self.batches = iter(of_one_size(calibration))
-
-        def get_next(self) -> dict[str, Any] | None:
-            batch = next(self.batches, None)
-            if batch is None:
-                return None
-            return {name: x.numpy() for name, x in zip(names, batch, strict=True)}
-
-    methods = quantization.CalibrationMethod
-    return _quantized_file(
-        lambda target: quantization.quantize_static(
-            program,
-            target,
-            Reader(),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            # Unsigned activations meet signed weights: so do the processor's instructions.
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            calibrate_method={
-                "minmax": methods.MinMax,
-                "percentile": methods.Percentile,
-                "entropy": methods.Entropy,
-            }[method],
-            nodes_to_exclude=excluded,
-            extra_options={"CalibPercentile": percentile} if method == "percentile" else {},
-        )
-    )
-
-
-def _to_onnx(model: nn.Module, example_inputs: Inputs) -> Any:
-    need("onnx")
-    need("onnxscript")
-    with quiet():
-        exported = torch.onnx.export(
-            model,
-            widened(example_inputs),
-            dynamo=True,
-            dynamic_shapes=batch_is_free(example_inputs),
-            verbose=False,
-        )
-    program = exported.model_proto  # type: ignore[union-attr]
-    # Shapes in between: the quantizer transposes weights and would trip over the old ones.
-    program.graph.ClearField("value_info")
-    return program
-
-
-def _nodes_of(program: Any, modules: Collection[str]) -> list[str]:
-    """Names of the nodes that come from these modules, or read their parameters.
-
-    The second, because a node that folds a normalization into its convolution is said to come
-    from the normalization.
-    """
-    found = []
-    for node in program.graph.node:
-        about = {p.key: p.value for p in node.metadata_props}
-        # The last scope is the operator's own name.
-        scopes = ast.literal_eval(about.get("pkg.torch.onnx.name_scopes", "[]"))[:-1]
-        owners = [*scopes, *(name.rpartition(".")[0] for name in node.input)]
-        if any(is_within(owner, modules) for owner in owners):
-            # As a quantizer calls the product that it splits off a layer's node.
-            found += [node.name, f"{node.name}_MatMul"]
-    return found
-
-
-def _quantized_file(quantize: Callable[[str], None]) -> bytes:
-    """Run a quantizer that can only write files."""
-    # Some of its methods print how far they are.
-    with tempfile.TemporaryDirectory() as folder, quiet(), redirect_stdout(io.StringIO()):
-        target = Path(folder, "quantized.onnx")
-        quantize(str(target))
-        program = target.read_bytes()
-    return_free_memory()
-    return program
-
-
-def _with_int4(program: Any, nodes: Collection[str], group: int) -> Any:
-    """The program with 4-bit weights in these nodes."""
-    nbits = need("onnxruntime.quantization.matmul_nbits_quantizer")
-    split = need("onnxruntime.quantization.onnx_model").ONNXModel(program)
-    with quiet():
-        # The operator replaces a product without a bias.
-        split.replace_gemm_with_matmul()
-        others = [
-            node.name
-            for node in split.model.graph.node
-            if node.op_type == "MatMul" and node.name not in nodes
-        ]
-        quantizer = nbits.MatMulNBitsQuantizer(
-            split.model,
-            bits=4,
-            block_size=group,
-            is_symmetric=True,
-            accuracy_level=4,  # products in int8
-            # What it is told to include, it takes beside all the others.
-            nodes_to_exclude=others,
-        )
-        quantizer.process()
-    return quantizer.model.model
+    return model.program if isinstance(model, OnnxModel) else exported(model, example_inputs)

@@ -23,13 +23,13 @@ from labkit.errors import DoesNotApplyError
 from labkit.layers import LINEAR, check_calibration, check_choice, check_inputs, check_layers
 from labkit.machines import machine
 from labkit.onnx_models import (
-    GROUP,
     onnx_by_layer,
     onnx_dynamic_int8,
     onnx_float32,
     onnx_int4_weights,
     onnx_static_int8,
 )
+from labkit.onnx_programs import GROUP
 from labkit.optional import need, quiet
 from labkit.pt2e import pt2e_dynamic_int8, pt2e_qat_int8, pt2e_static_int8
 from labkit.runtimes import Cast, Compiled, ahead_of_time, size_bytes

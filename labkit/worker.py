@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import pickle
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from enum import StrEnum
@@ -23,7 +21,15 @@ from filelock import Timeout
 from labkit.caveats import ways_to_resolve
 from labkit.child import STAGES, Disagreement, Imported, Job, read_state, write_new_state
 from labkit.errors import AgreementError, LabkitError, ResolutionError, WorkerError
-from labkit.launch import Worker, how_it_ended, keep, start_worker
+from labkit.launch import (
+    Worker,
+    how_it_ended,
+    keep,
+    new_state,
+    remove_state,
+    start_worker,
+    surroundings,
+)
 from labkit.machines import machine
 from labkit.peaks import Peaks, Place, places_of
 from labkit.pickling import dump_variants
@@ -308,14 +314,12 @@ class Run:
             plan,
             self.settings.device,
             self.threads,
-            # "" means the current directory, which the worker is told separately.
-            tuple(p or str(Path.cwd()) for p in sys.path),
-            str(Path.cwd()),
+            *surroundings(),
             self.settings.trace,
             tuple(self._places),
         )
-        handle, self._state_path = tempfile.mkstemp(prefix="labkit-")
-        with os.fdopen(handle, "wb") as file:
+        self._state_path = new_state()
+        with Path(self._state_path).open("wb") as file:
             write_new_state(file)
         self.stage = "starting the worker"
         self._job = (kind, names)
@@ -362,7 +366,8 @@ class Run:
                 if event not in _peaks and not event.busy:
                     _peaks.append(event)
             case Imported(modules):
-                keep(modules)
+                if not machine().short_of_memory:
+                    keep(modules)
             case Stage(text, variant):
                 self.stage = f"{text}: {variant}" if variant else text
             case Rounds(_, elapsed_s):
@@ -424,9 +429,7 @@ class Run:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.kill()
-        for path in (self._state_path, self._state_path + ".err"):
-            with contextlib.suppress(OSError):
-                Path(path).unlink()
+        remove_state(self._state_path)
 
     def _close(self, status: Status, ended: str) -> None:
         self._end_job()

@@ -1,5 +1,6 @@
 """Functions that run in a process of their own."""
 
+import dataclasses
 import importlib
 import os
 import signal
@@ -12,6 +13,10 @@ import pytest
 import labkit as lab
 from labkit import child, launch
 from labkit.apart import apart
+from labkit.machines import machine
+from labkit.recorder import Settings
+from labkit.variants import as_variants
+from labkit.worker import Run, Status
 
 
 def number():
@@ -150,3 +155,50 @@ def test_what_workers_have_imported_the_next_ones_start_with(costly):
     apart(number)()
     assert costly() == [str(launch._server._process.pid)]
     assert "costly" not in sys.modules
+
+
+def with_torch():
+    return os.getpid(), "torch" in sys.modules
+
+
+@pytest.fixture
+def of_600_mb(monkeypatch):
+    small = dataclasses.replace(machine(), memory_limit_bytes=600_000_000)
+    monkeypatch.setattr("labkit.apart.machine", lambda: small)
+
+
+@pytest.fixture
+def fresh():
+    """No server of this process before and after."""
+    pytest.importorskip("torch")
+    launch._close_server()
+    yield
+    launch._close_server()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_what_has_no_use_for_torch_starts_with_it_where_memory_is_plenty():
+    assert apart(with_torch, warm=False)()[1]
+
+
+@pytest.mark.usefixtures("fresh", "of_600_mb")
+def test_where_memory_is_short_nobody_holds_torch_for_what_has_no_use_for_it():
+    assert apart(with_torch)()[1]
+    before = launch._server
+    assert not apart(with_torch, warm=False)()[1]
+    assert not before.alive
+    assert apart(with_torch)()[1]
+
+
+@pytest.mark.usefixtures("fresh", "of_600_mb")
+def test_a_server_with_another_worker_goes_on():
+    run = Run(as_variants({"a": number, "b": number}), Settings(budget_s=300))
+    run.start()
+    while run.status is not Status.RUNNING:
+        run.poll(1.0)
+    before = launch._server
+    apart(number, warm=False)()
+    assert launch._server is before
+    run.stop()
+    apart(number, warm=False)()
+    assert launch._server is not before

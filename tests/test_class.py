@@ -1,7 +1,6 @@
 """A class on one machine: eight notebooks at once; none claims what is not so.
 
-Each has half a core and 600 MB, notebook 04 half as much again: the process that exports its models
-needs that beside all the rest. What needs more is ended by the system, and has to say so.
+Each has half a core and 600 MB. What needs more is ended by the system, and has to say so.
 
 Of each notebook its main experiment and the first claim about it; with LABKIT_WHOLE_CLASS set, as
 `make class` does, all its cells, which takes some ten minutes.
@@ -24,6 +23,7 @@ from tools.slice_notebook import needed, sources_of, with_cells
 WHOLE = bool(os.environ.get("LABKIT_WHOLE_CLASS"))
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))[:8]
 GROUPS = Path("/sys/fs/cgroup")
+MEMORY_BYTES = 600_000_000
 RUN = """
 import os, sys, time
 began = time.monotonic()
@@ -40,10 +40,6 @@ finally:
 """
 
 
-def memory_limit_bytes(path):
-    return 900_000_000 if path.stem == "04-quantization" else 600_000_000
-
-
 @pytest.fixture
 def seats():
     """For each learner the files that take members of the groups that limit it, if any can."""
@@ -58,7 +54,7 @@ def seats():
             files.append([str(group / "cgroup.procs") for group in (cpu, memory)])
             period_us = int((cpu / "cpu.cfs_period_us").read_text())
             (cpu / "cpu.cfs_quota_us").write_text(str(period_us // 2))
-            (memory / "memory.limit_in_bytes").write_text(str(memory_limit_bytes(path)))
+            (memory / "memory.limit_in_bytes").write_text(str(MEMORY_BYTES))
     except OSError:
         yield [[] for _ in NOTEBOOKS]
     else:

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import labkit as lab  # noqa: E402
-from labkit import child, onnx_models, quantize  # noqa: E402
+from labkit import child, quantize  # noqa: E402
 from labkit.machines import machine  # noqa: E402
 from labkit.optional import EXTRAS, is_there, need  # noqa: E402
 from labkit.runtimes import Compiled  # noqa: E402
@@ -48,23 +48,9 @@ def one_thread():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def exported_once():
-    """Whatever a technique makes of it, what torch exports of a model is the same: once will do."""
-    export, programs = onnx_models._to_onnx, {}
-
-    def once(model, example_inputs):
-        shapes = tuple(x.shape for x in example_inputs)
-        # With the model, so that no other one can be where it was.
-        _, program = programs.setdefault((id(model), shapes), (model, None))
-        if program is None:
-            program = export(model, example_inputs)
-            programs[id(model), shapes] = model, program
-        # Quantizers change the program that they are given.
-        return copy.deepcopy(program)
-
+def here():
+    """What exports and quantizes does so in this process; test_apart.py has the other."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_models, "_to_onnx", once)
-        # In this process, where that is so; test_apart.py has the other.
         patch.setattr(child, "in_worker", True)
         yield
 
@@ -294,8 +280,9 @@ def test_the_size_on_disk_is_that_of_the_bits(made, technique, share):
     if technique.startswith("pt2e") and machine().compiler is None:
         pytest.skip("torch.compile needs a C++ compiler")
     whole = quantize.size_bytes(MODELS["dense"][0])
-    # The rest is the program itself, some ten kilobytes.
-    assert share <= quantize.size_bytes(made(technique, "dense").model) / whole <= share + 0.05
+    # The rest is the program itself, some ten kilobytes more, or two fewer.
+    found = quantize.size_bytes(made(technique, "dense").model) / whole
+    assert 0.99 * share <= found <= share + 0.05
 
 
 def test_4_bits_by_torchao_are_no_larger_than_8(made):
@@ -689,7 +676,6 @@ def test_calibration_that_is_no_list_of_tuples_is_refused_with_an_example(techni
         ("torchao", lambda: quantize.pt2e_dynamic_int8(MODEL, ROW)),
         ("torchao", lambda: quantize.pt2e_qat_int8(MODEL, ROW, never)),
         ("onnx", lambda: quantize.onnx_float32(MODEL, ROW)),
-        ("onnxscript", lambda: quantize.onnx_float32(MODEL, ROW)),
         ("onnxruntime", lambda: quantize.onnx_dynamic_int8(MODEL, ROW)),
         ("onnxruntime", lambda: quantize.onnx_static_int8(MODEL, ROW, [ROW])),
     ],
