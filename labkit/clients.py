@@ -27,6 +27,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from labkit.cgroups import ROOT
 from labkit.errors import WorkerError
+from labkit.launch import close_idle_server
 from labkit.machines import machine
 from labkit.optional import need, quiet
 from labkit.pickling import dumps
@@ -118,6 +119,9 @@ def call_on(
     if kind == "":
         return (_outcome(function, index, each) for index, each in enumerate(inputs))
     work = _Call(dumps(function), tuple(p for p in sys.path if p), machine_id())
+    if machine().short_of_memory:
+        # Workers of a client may be here, too, and the server's are not needed meanwhile.
+        close_idle_server()
     return (_on_dask if kind == "dask" else _on_spark)(client, work, list(inputs))
 
 
@@ -226,7 +230,8 @@ def _on_dask(client: Any, work: _Call, inputs: list[Any]) -> Generator[Outcome, 
     from distributed import KilledWorker
 
     suspects: list[tuple[int, Any]] = []
-    for outcome, error in _finished(client, work, list(enumerate(inputs))):
+    workers = _Workers(client)
+    for outcome, error in _finished(client, work, list(enumerate(inputs)), workers):
         # A lost worker casts suspicion on all that it had: what is left over runs alone, so
         # that only what really ends its worker is given up.
         if isinstance(error, KilledWorker):
@@ -234,11 +239,45 @@ def _on_dask(client: Any, work: _Call, inputs: list[Any]) -> Generator[Outcome, 
         else:
             yield outcome
     for suspect in suspects:
-        yield from (outcome for outcome, _ in _finished(client, work, [suspect]))
+        yield from (outcome for outcome, _ in _finished(client, work, [suspect], workers))
+
+
+class _Workers:
+    """Looks whether a cluster has any, and for how long it had none.
+
+    Args:
+        client: of the cluster. Until its first worker is there, its own queue may take hours; but
+            where there has been one, somebody else may have ended all of them.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._last_look = -math.inf
+        self._last_seen = time.monotonic() if self._had_some() else math.inf
+
+    def _had_some(self) -> bool:
+        try:
+            events = self._client.get_events("all")
+        except Exception:
+            return False
+        return any(about.get("action") == "add-worker" for _, about in events)
+
+    def seen(self) -> None:
+        """One of them has answered just now."""
+        self._last_seen = time.monotonic()
+
+    def gone(self) -> bool:
+        """Whether there has been none for so long that nobody waits for one any more."""
+        now = time.monotonic()
+        if now > self._last_look + _LOOK_S:
+            self._last_look = now
+            if _any_worker(self._client):
+                self._last_seen = now
+        return now > self._last_seen + _NO_WORKERS_S
 
 
 def _finished(
-    client: Any, work: _Call, numbered: list[tuple[int, Any]]
+    client: Any, work: _Call, numbered: list[tuple[int, Any]], workers: _Workers
 ) -> Iterator[tuple[Outcome, BaseException | None]]:
     """Each outcome, and what Dask itself had against it."""
     import dask
@@ -256,13 +295,12 @@ def _finished(
         arriving: Any = as_completed(  # type: ignore[no-untyped-call]
             futures, with_results=True, raise_errors=False, loop=client.loop
         )
-        last_look, last_seen = -math.inf, math.inf
         while left:
             if arriving.has_ready():
                 future, result = next(arriving)
                 index = index_of[future.key]
                 left.discard(index)
-                last_seen = time.monotonic()
+                workers.seen()
                 if isinstance(result, Outcome):
                     yield result, None
                 elif future.status == "error":
@@ -271,16 +309,8 @@ def _finished(
                 else:
                     yield _lost(index, client), None
                 continue
-            now = time.monotonic()
-            if client.status == "closed":
+            if client.status == "closed" or workers.gone():
                 break
-            if now > last_look + _LOOK_S:
-                last_look = now
-                if _workers(client):
-                    last_seen = now
-                # Before the first, a cluster's own queue may take hours.
-                elif now > last_seen + _NO_WORKERS_S:
-                    break
             # Nothing is waited for in a lock, so that an interrupt works at once.
             time.sleep(0.02)
         yield from ((_lost(index, client), None) for index in sorted(left))
@@ -290,7 +320,7 @@ def _finished(
             client.cancel(futures)
 
 
-def _workers(client: Any) -> bool:
+def _any_worker(client: Any) -> bool:
     """Whether the scheduler has workers; True where it does not answer, which is another fault."""
     try:
         return bool(client.nthreads())

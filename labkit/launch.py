@@ -308,7 +308,7 @@ def start_worker(
         # One that was ended held nothing that would be lost, and its memory is free now.
         with contextlib.suppress(ServerEndedError):
             if not warm:
-                _close_idle_server()
+                close_idle_server()
             wanted = tuple(n for n in _PRELOAD if warm and (n in sys.modules or n in _kept))
             return _warm_server(wanted, threads).start(state_path, wanted)
     raise WorkerError(
@@ -329,7 +329,8 @@ def _warm_server(preload: tuple[str, ...], threads: int) -> ForkServer:
         return _server
 
 
-def _close_idle_server() -> None:
+def close_idle_server() -> None:
+    """Give the memory of the server back, if no worker of it runs; the next one starts a new."""
     with _server_lock:
         if _server is not None and _server.alive and _server.idle:
             _server.close()

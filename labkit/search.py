@@ -69,16 +69,26 @@ class Search:
         choose = min if least else max
         return choose(known, key=lambda r: r.numbers[quantity])
 
-    def agrees_with(self, other: Search) -> bool:
-        """Whether both have all numbers, and the same, wherever they were found.
+    def agrees_with(self, other: Search) -> bool | None:
+        """Whether both have the same numbers, wherever they were found.
+
+        Returns:
+            None where nothing differs, but a point has no numbers on one side or the other.
 
         >>> one = grid(lambda x: {"square": x * x}, {"x": [1, 2]})
         >>> one.agrees_with(one), one.agrees_with(grid(lambda x: {"square": x}, {"x": [1, 2]}))
         (True, False)
         """
-        whole = not any(r.error for r in (*self.rows, *other.rows))
-        mine, theirs = ([(r.parameters, r.numbers) for r in s.rows] for s in (self, other))
-        return whole and mine == theirs
+        mine, theirs = (
+            [(r.parameters, None if r.error else r.numbers) for r in s.rows] for s in (self, other)
+        )
+        if [at for at, _ in mine] != [at for at, _ in theirs]:
+            return False
+        pairs = [(one, two) for (_, one), (_, two) in zip(mine, theirs, strict=True)]
+        known = [(one, two) for one, two in pairs if one is not None and two is not None]
+        if any(one != two for one, two in known):
+            return False
+        return True if len(known) == len(pairs) else None
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         parameters = list(self.rows[0].parameters)
