@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING, Any
 
+from labkit.cgroups import stop_counter
 from labkit.child import disagreement, measured_peaks, with_traces
 from labkit.errors import AgreementError, WorkerError
 from labkit.peaks import places_of
@@ -198,7 +199,9 @@ def _here(
         for name, numbers in metrics.items():
             recorder.take(Metrics(name, numbers))
         # A full collection walks everything in this process; one of the youngest does not.
-        rounds = measure_rounds(calls, plan, sampler=sampler, collect=lambda: gc.collect(0))
+        rounds = measure_rounds(
+            calls, plan, sampler=sampler, collect=lambda: gc.collect(0), stops=stop_counter()
+        )
         for event in with_traces(rounds, calls, CompileWatch(), trace=settings.trace):
             recorder.take(event)
             if isinstance(event, Finished):

@@ -139,11 +139,12 @@ def page_faults(variant: str, faults: float, share: float) -> Caveat:
     )
 
 
-def throttled(share: float) -> Caveat:
+def throttled(share: float, retaken: int = 0) -> Caveat:
     """The quota of the container was used up."""
+    again = f"; {retaken} samples that it stopped were taken again" if retaken else ""
     return Caveat(
         "throttled",
-        f"the processor quota stopped this container for {format_share(share)} of the run",
+        f"the processor quota stopped this container for {format_share(share)} of the run{again}",
         "use fewer threads (threads=1), or ask for a larger quota",
     )
 

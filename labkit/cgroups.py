@@ -16,9 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path("/")
+_STOPS = re.compile(r"^nr_throttled (\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,17 @@ def usable_cores(*, root: Path = ROOT, affinity: int | None = None) -> float:
     True
     """
     cores = float(_affinity() if affinity is None else affinity)
-    for folder in _folders("cpu", root):
-        v1 = [read(folder / f"cpu.cfs_{part}_us") for part in ("quota", "period")]
-        for pair in (read(folder / "cpu.max").split(), v1):
-            # No quota is written "max" (v2) or -1 (v1).
-            if len(pair) == 2 and all(part.isdecimal() and int(part) > 0 for part in pair):
-                cores = min(cores, int(pair[0]) / int(pair[1]))
-    return cores
+    return min([cores, *(found for f in _folders("cpu", root) if (found := _quota(f)))])
+
+
+def _quota(folder: Path) -> float | None:
+    """The cores that a group may use on average; None: as many as there are."""
+    v1 = [read(folder / f"cpu.cfs_{part}_us") for part in ("quota", "period")]
+    for pair in (read(folder / "cpu.max").split(), v1):
+        # No quota is written "max" (v2) or -1 (v1).
+        if len(pair) == 2 and all(part.isdecimal() and int(part) > 0 for part in pair):
+            return int(pair[0]) / int(pair[1])
+    return None
 
 
 def memory_limit_bytes(*, root: Path = ROOT) -> int | None:
@@ -96,6 +101,21 @@ def throttling(*, root: Path = ROOT) -> Throttling | None:
             seconds += int(stat.get("throttled_usec", 0)) / 1e6
             seconds += int(stat.get("throttled_time", 0)) / 1e9
     return Throttling(periods, seconds) if found else None
+
+
+def stop_counter(*, root: Path = ROOT) -> Callable[[], int] | None:
+    """A function that says in how many periods a quota has stopped this process; None: no quota.
+
+    A call takes some microseconds, for between two samples. What was stopped is counted before it
+    goes on: Linux does so when it gives the quota of the next period.
+    """
+    stats = [folder / "cpu.stat" for folder in _folders("cpu", root) if _quota(folder)]
+
+    def stops() -> int:
+        found = (_STOPS.search(read(path)) for path in stats)
+        return sum(int(count[1]) for count in found if count)
+
+    return stops if stats else None
 
 
 def load(*, root: Path = ROOT) -> Load:

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from labkit.cgroups import used_by_others_s, waited_s
+from labkit.cgroups import stop_counter, used_by_others_s, waited_s
 from labkit.errors import DoesNotApplyError, MissingPackageError, WorkerError
 from labkit.timing import (
     Calibrated,
@@ -281,6 +281,7 @@ def _run(job: Job, receive: Callable[[], bytes], steps: _Steps) -> Any:
         on_step=on_step,
         threads=job.threads,
         warmed_up=_freeze,
+        stops=stop_counter(),
     )
     yield from with_traces(rounds, calls, watch, steps, trace=job.trace)
 

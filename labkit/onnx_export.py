@@ -107,8 +107,9 @@ def _with_scopes(program: Any, modules: list[str]) -> bool:
 
 @torch.no_grad()
 def _answers_as(program: bytes, model: nn.Module, inputs: Inputs) -> bool:
-    """Whether it says to three rows what the model says; it was traced with another number."""
-    other = tuple(torch.cat([x, x.flip(0)])[:3] for x in inputs)
+    """Whether it says what the model says, to another number of rows than it was traced with."""
+    rows = 2 if len(inputs[0]) == 3 else 3
+    other = tuple(torch.cat([x, x.flip(0)])[:rows] for x in inputs)
     one, two = _run(program, other), tree_leaves(model(*other))
     return len(one) == len(two) and all(
         a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))

@@ -13,7 +13,7 @@ from labkit import caveats, statistics
 from labkit.machines import machine, throttling
 from labkit.peaks import Peaks
 from labkit.results import Comparison
-from labkit.timing import Calibrated, Garbage, Metrics, Paged, Rounds, Traced, Waited
+from labkit.timing import Calibrated, Garbage, Metrics, Paged, Retaken, Rounds, Traced, Waited
 from labkit.trials import Failure, NoiseFloor, PeakMemory, Trial
 from labkit.variants import check_metrics
 
@@ -133,6 +133,7 @@ class Recorder:
         self._throttling = throttling()
         self._waited_share = 0.0
         self._paged: dict[str, Paged] = {}
+        self._retaken = 0
         self._held_cores: float | None = None
 
     @property
@@ -172,6 +173,8 @@ class Recorder:
                 self._trials[variant] = replace(self._trials[variant], collector_s=per_evaluation_s)
             case Paged(variant):
                 self._paged[variant] = event
+            case Retaken(samples):
+                self._retaken += samples
             case Traced(variant, trace):
                 self._trials[variant] = replace(self._trials[variant], trace=trace)
             case Peaks():
@@ -279,5 +282,5 @@ class Recorder:
             lost_s = now.throttled_s - self._throttling.throttled_s
             share = lost_s / max(1e-3, found.duration_s)
             if share > 0.01:
-                result.append(caveats.throttled(share))
+                result.append(caveats.throttled(share, self._retaken))
         return result

@@ -46,6 +46,8 @@ _SETTLE_S = 0.03
 _LOOKS, _SHORT_S = 5, 0.02
 # An evaluation shorter than this is run once before its sample, so that its own pool is awake.
 _WAKE_S = 5e-3
+# A sample that a quota has stopped is thrown away, and taken again at most so often.
+_AGAIN = 3
 # How often events leave the worker: each one wakes another process on the same machine.
 FLUSH_S = 0.2
 
@@ -127,6 +129,13 @@ class Waited:
 
 
 @dataclass(frozen=True)
+class Retaken:
+    """How many samples were thrown away and taken again, because a quota had stopped them."""
+
+    samples: int
+
+
+@dataclass(frozen=True)
 class Finished:
     """The end: "answered", "budget", "refused" or "failed"."""
 
@@ -159,6 +168,7 @@ Event = (
     | NoiseFloor
     | Garbage
     | Paged
+    | Retaken
     | Failure
     | Traced
     | Finished
@@ -182,6 +192,11 @@ class _Prepared:
 
 def _nothing(name: str | None, stage: str) -> None:
     """Default for ``on_step``: tells nobody."""
+
+
+def _never() -> int:
+    """Default for ``stops``: no quota, or one that cannot be avoided."""
+    return 0
 
 
 def empty_loop_s(evaluations: int = 100_000, blocks: int = 5) -> float:
@@ -248,6 +263,7 @@ def measure_rounds(
     warmed_up: Callable[[], object] = gc.collect,
     busy: Callable[[], bool] = is_busy,
     processor_use: Callable[[], ProcessorUse] = processor_use,
+    stops: Callable[[], int] | None = None,
 ) -> Iterator[Event]:
     """Time variants in rounds and yield what happens.
 
@@ -267,6 +283,11 @@ def measure_rounds(
             such threads (OpenMP's spin for milliseconds), every sample waits for them to end:
             they belong to another variant.
         processor_use: what this process has used up to now, read around every sample.
+        stops: how often a quota has stopped this process up to now, read around every sample;
+            None: there is no quota. A stop lasts up to a tenth of a second and meets whoever
+            uses up the quota: a median of such samples would tell how long a variant is, not
+            how fast. So a sample that was stopped is taken again, if every variant can be
+            sampled within a quota; else all are timed with their stops.
 
     Yields:
         Events; `Finished` is the last one. A variant that raises becomes a `Failure` and the
@@ -306,6 +327,9 @@ def measure_rounds(
         yield Finished("failed", clock() - start)
         return
 
+    if stops is None or not all(_within_a_quota(p, sampler, stops) for p in live):
+        stops = _never
+    retaken = 0
     warmed_up()
     alpha = (1 - plan.confidence) / max(1, len(calls) - 1)
     pending: list[tuple[int, dict[str, float]]] = []
@@ -337,8 +361,14 @@ def measure_rounds(
                 call = draw.choice(prepared.calls)
                 if restless and len(calls) > 1:
                     _settle(call, prepared, sampler, busy)
-                before = processor_use()
+                before, was = processor_use(), stops()
                 sample = sampler.block(call, prepared.evaluations)
+                for _ in range(_AGAIN):
+                    if stops() == was:
+                        break
+                    retaken += 1
+                    before, was = processor_use(), stops()
+                    sample = sampler.block(call, prepared.evaluations)
             except (Exception, SystemExit) as error:
                 on_step(None, "")
                 failed = prepared
@@ -416,6 +446,8 @@ def measure_rounds(
         evaluations = max(1, prepared.samples * prepared.evaluations)
         used = prepared.used
         yield Paged(prepared.name, used.page_faults / evaluations, used.system_share)
+    if retaken:
+        yield Retaken(retaken)
     yield Finished(reason, clock() - start)
 
 
@@ -433,6 +465,18 @@ def _settle(
         pass
     if prepared.evaluation_s < _WAKE_S:
         sampler.block(call, 1)
+
+
+def _within_a_quota(prepared: _Prepared, sampler: Sampler, stops: Callable[[], int]) -> bool:
+    """Whether a sample can end before the quota of a period is used up."""
+    # What fails here fails in a sample as well, where it is reported.
+    with contextlib.suppress(Exception):
+        for _ in range(1 + _AGAIN):
+            was = stops()
+            sampler.block(prepared.calls[0], prepared.evaluations)
+            if stops() == was:
+                return True
+    return False
 
 
 def _move(prepared: _Prepared, sampler: Sampler, draw: random.Random) -> None:

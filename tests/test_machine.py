@@ -15,6 +15,7 @@ from labkit.cgroups import (
     Throttling,
     load,
     memory_limit_bytes,
+    stop_counter,
     throttling,
     usable_cores,
     used_by_others_s,
@@ -200,6 +201,28 @@ def test_v1_throttling_counts_nanoseconds(tmp_path):
 def test_the_root_group_keeps_no_record(tmp_path):
     put(v2(tmp_path), "sys/fs/cgroup/cpu.stat", "usage_usec 9\nuser_usec 5\n")
     assert throttling(root=tmp_path) is None
+
+
+def test_stops_are_counted_where_there_is_a_quota(tmp_path):
+    stat = "nr_periods 10\nnr_throttled {}\nthrottled_usec 9\n"
+    v2(tmp_path, "/a")
+    put(tmp_path, "sys/fs/cgroup/a/cpu.stat", stat.format(7))
+    assert stop_counter(root=tmp_path) is None
+    put(tmp_path, "sys/fs/cgroup/a/cpu.max", "50000 100000")
+    put(tmp_path, "sys/fs/cgroup/cpu.max", "max 100000")
+    put(tmp_path, "sys/fs/cgroup/cpu.stat", stat.format(100))
+    stops = stop_counter(root=tmp_path)
+    assert stops() == 7
+    put(tmp_path, "sys/fs/cgroup/a/cpu.stat", stat.format(8))
+    assert stops() == 8
+
+
+def test_stops_are_counted_by_v1_too(tmp_path):
+    folder = "sys/fs/cgroup/cpu,cpuacct"
+    put(v1(tmp_path), f"{folder}/cpu.stat", "nr_periods 10\nnr_throttled 4\nthrottled_time 1\n")
+    put(tmp_path, f"{folder}/cpu.cfs_quota_us", "50000")
+    put(tmp_path, f"{folder}/cpu.cfs_period_us", "100000")
+    assert stop_counter(root=tmp_path)() == 4
 
 
 def test_load(tmp_path):

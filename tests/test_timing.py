@@ -1,6 +1,7 @@
 """Rounds with a faked clock: exact numbers, no waiting."""
 
 import random
+import statistics
 
 import pytest
 
@@ -10,6 +11,7 @@ from labkit.timing import (
     Garbage,
     Paged,
     Plan,
+    Retaken,
     Rounds,
     calibrate,
     measure_rounds,
@@ -86,6 +88,60 @@ def test_a_run_goes_on_until_a_difference_is_roughly_known():
     assert isinstance(wide[-1], Finished)
     assert (steady[-1].reason, wide[-1].reason) == ("answered", "budget")
     assert len(samples(wide, "b")) > 50 * len(samples(steady, "b"))
+
+
+class Quota(FakeMachine):
+    """Whoever uses up a quota of 50 ms is stopped for as long, in the middle of a sample."""
+
+    QUOTA_S = 0.05
+
+    def __init__(self):
+        super().__init__()
+        self.used = 0.0
+        self.stops = 0
+
+    def block(self, call, evaluations):
+        took = super().block(call, evaluations)
+        self.used += took
+        stopped = int(self.used / self.QUOTA_S)
+        self.used -= stopped * self.QUOTA_S
+        self.stops += stopped
+        self.now += stopped * self.QUOTA_S
+        return took + stopped * self.QUOTA_S
+
+    def measure(self, calls, *, watched=True):
+        settings = {"stops": lambda: self.stops} if watched else {}
+        events = measure_rounds(
+            calls,
+            Plan(budget_s=20.0, resolution=1e-6),
+            sampler=self,
+            clock=lambda: self.now,
+            random_source=random.Random(0),
+            collect=lambda: 0,
+            busy=lambda: False,
+            **settings,
+        )
+        return list(events)
+
+
+def test_a_sample_that_a_quota_stopped_is_taken_again():
+    calls = {"a": costs(0.03), "b": costs(0.01)}
+    events = Quota().measure(calls)
+    assert samples(events, "a") == pytest.approx([0.03] * len(samples(events, "a")))
+    assert samples(events, "b") == pytest.approx([0.01] * len(samples(events, "b")))
+    (retaken,) = [e for e in events if isinstance(e, Retaken)]
+    assert retaken.samples > 20
+    # What it is good for: the long variant is stopped in most of its samples, the short one in few.
+    stopped = Quota().measure(calls, watched=False)
+    assert statistics.median(samples(stopped, "a")) == pytest.approx(0.08)
+    assert statistics.median(samples(stopped, "b")) == pytest.approx(0.01)
+
+
+def test_what_no_quota_is_enough_for_is_timed_with_its_stops_and_so_are_the_others():
+    events = Quota().measure({"a": costs(0.12), "b": costs(0.03)})
+    assert min(samples(events, "a")) > 0.2
+    assert {round(x, 9) for x in samples(events, "b")} == {0.03, 0.08}
+    assert not [e for e in events if isinstance(e, Retaken)]
 
 
 @pytest.mark.parametrize(("found", "blamed"), [([5000], []), ([9] * 10_000, ["a", "b"])])
