@@ -189,6 +189,14 @@ class _Prepared:
     used: ProcessorUse = field(default_factory=ProcessorUse)
     log_ratios: list[float] = field(default_factory=list)
 
+    def account(self, used: ProcessorUse, found: int, collector_s: float) -> None:
+        """Write down what a sample used, and what the collector found after it."""
+        self.used += used
+        self.samples += 1
+        if found >= self.evaluations:
+            self.littered += 1
+            self.collector_s += collector_s
+
 
 def _nothing(name: str | None, stage: str) -> None:
     """Default for ``on_step``: tells nobody."""
@@ -361,23 +369,24 @@ def measure_rounds(
                 call = draw.choice(prepared.calls)
                 if restless and len(calls) > 1:
                     _settle(call, prepared, sampler, busy)
-                before, was = processor_use(), stops()
-                sample = sampler.block(call, prepared.evaluations)
-                for _ in range(_AGAIN):
-                    if stops() == was:
-                        break
-                    retaken += 1
-                    before, was = processor_use(), stops()
+                left = _AGAIN
+                while True:
+                    was, before = stops(), processor_use()
                     sample = sampler.block(call, prepared.evaluations)
+                    litter = _let_collect(collect)
+                    # Not before: these make containers, which could set off the collector.
+                    used = processor_use() - before
+                    if not left or stops() == was:
+                        break
+                    left -= 1
+                    retaken += 1
             except (Exception, SystemExit) as error:
                 on_step(None, "")
                 failed = prepared
                 yield from _flush(pending, clock() - start)
                 yield _failure(prepared.name, "measuring", error)
                 break
-            _let_collect(prepared, collect)
-            # Not before: its result is a container, whose making could set off the collector.
-            prepared.used += processor_use() - before
+            prepared.account(used, *litter)
             sample /= prepared.evaluations
             if counts:
                 times[prepared.name] = sample
@@ -499,14 +508,11 @@ def _may_stop(prepared: _Prepared, plan: Plan, alpha: float) -> bool:
     return statistics.may_stop(math.exp(low), math.exp(high), resolution=plan.resolution)
 
 
-def _let_collect(prepared: _Prepared, collect: Callable[[], int]) -> None:
-    """Let the collector have its turn between samples, and note what it cost."""
+def _let_collect(collect: Callable[[], int]) -> tuple[int, float]:
+    """Let the collector have its turn between samples: what it found, and the seconds."""
     start = time.perf_counter()
     found = collect()
-    prepared.samples += 1
-    if found >= prepared.evaluations:
-        prepared.littered += 1
-        prepared.collector_s += time.perf_counter() - start
+    return found, time.perf_counter() - start
 
 
 def _flush(pending: list[tuple[int, dict[str, float]]], elapsed_s: float) -> Iterator[Event]:

@@ -137,6 +137,22 @@ def test_a_sample_that_a_quota_stopped_is_taken_again():
     assert statistics.median(samples(stopped, "b")) == pytest.approx(0.01)
 
 
+def test_a_look_at_the_quota_collects_nobodys_garbage():
+    def cycle():
+        for _ in range(20):
+            left = []
+            left.append(left)
+
+    events = measure_rounds(
+        {"clean": lambda: None, "cycles": cycle},
+        Plan(budget_s=0.2, resolution=1e-6),
+        busy=lambda: False,
+        stops=lambda: 0 * len([[] for _ in range(2000)]),
+    )
+    (found,) = [e for e in events if isinstance(e, Garbage)]
+    assert found.variant == "cycles"
+
+
 def test_what_no_quota_is_enough_for_is_timed_with_its_stops_and_so_are_the_others():
     events = Quota().measure({"a": costs(0.12), "b": costs(0.03)})
     assert min(samples(events, "a")) > 0.2
