@@ -38,11 +38,14 @@ def owner_of(path: str, modules: Collection[str]) -> str | None:
     >>> print(owner_of("/linear_1/Gemm", ["", "linear", "linear_1"]))
     None
     """
-    _, *calls, _ = path.split("/") if "/" in path else ("", "?", "")
+    if "/" not in path:
+        return None
+    _, *calls, _ = path.split("/")
     if not calls:
         return ""
-    again = re.fullmatch(r"(.+)_\d+", calls[-1])
-    if again and any(_short(name) == again[1] for name in modules):
+    names = {_short(name) for name in modules}
+    again = (re.fullmatch(r"(.+)_\d+", call) for call in calls)
+    if any(match and match[1] in names for match in again):
         return None
     found = [
         name

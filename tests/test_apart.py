@@ -157,8 +157,8 @@ def test_what_workers_have_imported_the_next_ones_start_with(costly):
     assert "costly" not in sys.modules
 
 
-def with_torch():
-    return os.getpid(), "torch" in sys.modules
+def has_costly():
+    return "costly" in sys.modules
 
 
 @pytest.fixture
@@ -167,30 +167,23 @@ def of_600_mb(monkeypatch):
     monkeypatch.setattr("labkit.apart.machine", lambda: small)
 
 
-@pytest.fixture
-def fresh():
-    """No server of this process before and after."""
-    pytest.importorskip("torch")
-    launch._close_server()
-    yield
-    launch._close_server()
+@pytest.mark.usefixtures("costly")
+def test_what_needs_no_library_starts_with_all_of_them_where_memory_is_plenty():
+    importlib.import_module("costly")
+    assert apart(has_costly, warm=False)()
 
 
-@pytest.mark.usefixtures("fresh")
-def test_what_has_no_use_for_torch_starts_with_it_where_memory_is_plenty():
-    assert apart(with_torch, warm=False)()[1]
-
-
-@pytest.mark.usefixtures("fresh", "of_600_mb")
-def test_where_memory_is_short_nobody_holds_torch_for_what_has_no_use_for_it():
-    assert apart(with_torch)()[1]
+@pytest.mark.usefixtures("costly", "of_600_mb")
+def test_where_memory_is_short_nobody_holds_libraries_for_what_needs_none():
+    importlib.import_module("costly")
+    assert apart(has_costly)()
     before = launch._server
-    assert not apart(with_torch, warm=False)()[1]
+    assert not apart(has_costly, warm=False)()
     assert not before.alive
-    assert apart(with_torch)()[1]
+    assert apart(has_costly)()
 
 
-@pytest.mark.usefixtures("fresh", "of_600_mb")
+@pytest.mark.usefixtures("costly", "of_600_mb")
 def test_a_server_with_another_worker_goes_on():
     run = Run(as_variants({"a": number, "b": number}), Settings(budget_s=300))
     run.start()
