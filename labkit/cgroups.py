@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path("/")
-_STOPS = re.compile(r"^nr_throttled (\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -93,13 +92,13 @@ def throttling(*, root: Path = ROOT) -> Throttling | None:
     """
     found, periods, seconds = False, 0, 0.0
     for folder in _folders("cpu", root):
-        stat = dict(re.findall(r"^(\w+) (\d+)$", read(folder / "cpu.stat"), re.MULTILINE))
+        stat = _stat(folder)
         if "nr_throttled" in stat:
             found = True
-            periods += int(stat["nr_throttled"])
+            periods += stat["nr_throttled"]
             # v2 counts microseconds, v1 nanoseconds.
-            seconds += int(stat.get("throttled_usec", 0)) / 1e6
-            seconds += int(stat.get("throttled_time", 0)) / 1e9
+            seconds += stat.get("throttled_usec", 0) / 1e6
+            seconds += stat.get("throttled_time", 0) / 1e9
     return Throttling(periods, seconds) if found else None
 
 
@@ -109,13 +108,14 @@ def stop_counter(*, root: Path = ROOT) -> Callable[[], int] | None:
     A call takes some microseconds, for between two samples. What was stopped is counted before it
     goes on: Linux does so when it gives the quota of the next period.
     """
-    stats = [folder / "cpu.stat" for folder in _folders("cpu", root) if _quota(folder)]
+    folders = [folder for folder in _folders("cpu", root) if _quota(folder)]
+    return (lambda: sum(_stat(f).get("nr_throttled", 0) for f in folders)) if folders else None
 
-    def stops() -> int:
-        found = (_STOPS.search(read(path)) for path in stats)
-        return sum(int(count[1]) for count in found if count)
 
-    return stops if stats else None
+def _stat(folder: Path) -> dict[str, int]:
+    """What a group has used, and how often it was stopped."""
+    found = re.findall(r"^(\w+) (\d+)$", read(folder / "cpu.stat"), re.MULTILINE)
+    return {name: int(value) for name, value in found}
 
 
 def load(*, root: Path = ROOT) -> Load:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+# Where torch.export notes which calls of modules a node lies in; its own name comes last.
+SCOPES = "pkg.torch.onnx.name_scopes"
+
 
 def is_within(name: str, modules: Collection[str]) -> bool:
     """Whether a module is one of these, or inside one.

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from labkit.apart import apart
 from labkit.layers import batch_is_free, widened
-from labkit.module_names import owner_of
+from labkit.module_names import SCOPES, owner_of
 from labkit.optional import is_there, need, quiet
 from labkit.usage import return_free_memory
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from labkit.layers import Inputs
 
-# Where torch.export notes which calls of modules a node lies in; its own name comes last.
-SCOPES = "pkg.torch.onnx.name_scopes"
 # What the exporter of today writes, too.
 _OPSET = 20
 # An operator among these means that the record may not be all: sizes and places worked out while

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.apart import apart
-from labkit.module_names import is_within
+from labkit.module_names import SCOPES, is_within
 from labkit.optional import need, quiet
 from labkit.usage import return_free_memory
 
@@ -121,7 +121,7 @@ def _nodes_of(program: Any, modules: Collection[str]) -> list[str]:
     for node in program.graph.node:
         about = {p.key: p.value for p in node.metadata_props}
         # The last scope is the operator's own name.
-        scopes = ast.literal_eval(about.get("pkg.torch.onnx.name_scopes", "[]"))[:-1]
+        scopes = ast.literal_eval(about.get(SCOPES, "[]"))[:-1]
         owners = [*scopes, *(name.rpartition(".")[0] for name in node.input)]
         if any(is_within(owner, modules) for owner in owners):
             # As a quantizer calls the product that it splits off a layer's node.

@@ -79,14 +79,11 @@ class Search:
         >>> one.agrees_with(one), one.agrees_with(grid(lambda x: {"square": x}, {"x": [1, 2]}))
         (True, False)
         """
-        mine, theirs = (
-            [(r.parameters, None if r.error else r.numbers) for r in s.rows] for s in (self, other)
-        )
-        if [at for at, _ in mine] != [at for at, _ in theirs]:
+        if [r.parameters for r in self.rows] != [r.parameters for r in other.rows]:
             return False
-        pairs = [(one, two) for (_, one), (_, two) in zip(mine, theirs, strict=True)]
-        known = [(one, two) for one, two in pairs if one is not None and two is not None]
-        if any(one != two for one, two in known):
+        pairs = list(zip(self.rows, other.rows, strict=True))
+        known = [(one, two) for one, two in pairs if not (one.error or two.error)]
+        if any(one.numbers != two.numbers for one, two in known):
             return False
         return True if len(known) == len(pairs) else None
 

@@ -177,7 +177,7 @@ class FirstRows(nn.Module):
     """As many rows as once are as many for ever."""
 
     def forward(self, x):
-        return x * torch.ones(x.tolist().__len__(), 1)
+        return x * torch.ones(len(x.tolist()), 1)
 
 
 def encoder():

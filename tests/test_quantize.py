@@ -279,10 +279,10 @@ def test_what_is_sent_to_another_process_answers_the_same_there(made, technique,
 def test_the_size_on_disk_is_that_of_the_bits(made, technique, share):
     if technique.startswith("pt2e") and machine().compiler is None:
         pytest.skip("torch.compile needs a C++ compiler")
-    whole = quantize.size_bytes(MODELS["dense"][0])
-    # The rest is the program itself, some ten kilobytes more, or two fewer.
-    found = quantize.size_bytes(made(technique, "dense").model) / whole
-    assert 0.99 * share <= found <= share + 0.05
+    # Of the numbers alone: torch's own file has some kilobytes around them, too.
+    whole = sum(p.nbytes for p in MODELS["dense"][0].parameters())
+    # The rest is the program itself, some ten kilobytes.
+    assert share <= quantize.size_bytes(made(technique, "dense").model) / whole <= share + 0.05
 
 
 def test_4_bits_by_torchao_are_no_larger_than_8(made):
