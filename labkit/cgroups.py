@@ -105,7 +105,7 @@ def throttling(*, root: Path = ROOT) -> Throttling | None:
 def stop_counter(*, root: Path = ROOT) -> Callable[[], int] | None:
     """A function that says in how many periods a quota has stopped this process; None: no quota.
 
-    A call takes some microseconds, for between two samples. What was stopped is counted before it
+    A call takes some 20 microseconds, for between two samples. What was stopped is counted before it
     goes on: Linux does so when it gives the quota of the next period.
     """
     folders = [folder for folder in _folders("cpu", root) if _quota(folder)]

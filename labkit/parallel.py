@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 from labkit.errors import RankError, UnpicklableError
+from labkit.launch import surroundings
 from labkit.pickling import dumps
 from labkit.ranks import Launch
 
@@ -128,6 +129,7 @@ class Ranks:
             raise
 
     def _launch(self, port: int) -> Launch:
+        sys_path, directory = surroundings()
         return Launch(
             ranks=self.number,
             threads=self.threads,
@@ -135,8 +137,8 @@ class Ranks:
             timeout_s=self.timeout_s,
             port=port,
             address="",
-            sys_path=tuple(sys.path),
-            directory=str(Path.cwd()),
+            sys_path=sys_path,
+            directory=directory,
         )
 
     @property
