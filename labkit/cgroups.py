@@ -105,8 +105,8 @@ def throttling(*, root: Path = ROOT) -> Throttling | None:
 def stop_counter(*, root: Path = ROOT) -> Callable[[], int] | None:
     """A function that says in how many periods a quota has stopped this process; None: no quota.
 
-    A call takes some 20 microseconds, for between two samples. What was stopped is counted before it
-    goes on: Linux does so when it gives the quota of the next period.
+    A call takes some 20 microseconds, for between two samples. What was stopped is counted before
+    it goes on: Linux does so when it gives the quota of the next period.
     """
     folders = [folder for folder in _folders("cpu", root) if _quota(folder)]
     return (lambda: sum(_stat(f).get("nr_throttled", 0) for f in folders)) if folders else None
