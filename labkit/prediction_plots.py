@@ -80,7 +80,7 @@ def predictions_figure(runs: Sequence[PanelRun]) -> Picture:
     axes.set_xlabel("speed-up (left of 1x: slower)")
     axes.set_yticks(
         range(len(runs)),
-        [textwrap.shorten(run.label, _LABEL, placeholder="…") for run in runs],
+        ["\n".join(textwrap.wrap(run.label, _LABEL, max_lines=2, placeholder="…")) for run in runs],
     )
     axes.set_ylim(len(runs) - 0.5, -0.5)
     axes.grid(axis="x", **GRID)

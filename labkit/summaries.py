@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 _NAME = "labkit-summary.html"
 _MARK = '<meta name="generator" content="labkit summary">'
-# Two printed pages.
-_MOST_ROWS, _MOST_PICTURES, _MOST_SENTENCES, _MOST_STEPS = 10, 3, 4, 6
+# Two printed pages, however much was done, with pictures that can be read.
+_MOST_ROWS, _MOST_PICTURES, _MOST_VERDICTS, _MOST_OTHERS, _MOST_STEPS = 10, 2, 5, 4, 5
 # From here on a habit can be told from chance.
 _ENOUGH = 5
 _DPI = 150
@@ -71,7 +71,7 @@ footer { margin-top: 1.6rem; border-top: 1px solid var(--line); padding-top: 0.4
   h2 { margin-top: 1rem; break-after: avoid; }
   th, td { padding-top: 0; padding-bottom: 0; }
   figure, tr, li { break-inside: avoid; } figure { margin: 0.5rem 0; }
-  figure img { max-height: 50mm; width: auto; } .predictions img { max-height: 66mm; }
+  figure img { max-height: 58mm; width: auto; }
   .result { display: flex; flex-wrap: wrap; gap: 0 6mm; } .result ul { flex: 1 1 55mm; }
   figcaption, caption { break-after: avoid; }
 }
@@ -353,14 +353,17 @@ def _results(kept: Progress) -> str:
     ]
     more = ""
     if others:
-        more = "<p>Before that:</p>" + _list(others[:_MOST_SENTENCES])
-        left = len(others) - _MOST_SENTENCES
+        more = "<p>Before that:</p>" + _list(others[:_MOST_OTHERS])
+        left = len(others) - _MOST_OTHERS
         more += f"<p>And {_count(left, 'older result')}.</p>" if left > 0 else ""
     return figures + more
 
 
 def _result_figure(each: PanelResult) -> str:
-    said = each.result.sentences
+    said = list(each.result.sentences)
+    left = len(said) - _MOST_VERDICTS
+    if left > 1:
+        said[_MOST_VERDICTS:] = [f"And {left} more variants, which the picture shows."]
     values = "" if isinstance(each.result, Sweep) else _values(each.result.parameters)
     about = ", ".join(filter(None, [values, each.at_utc[:10]]))
     try:

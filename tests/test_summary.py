@@ -187,13 +187,26 @@ def test_advice_fits_the_predictions():
 def test_only_the_newest_are_shown_and_the_rest_is_counted():
     results = tuple(PanelResult("", comparison(2 + n, title=f"experiment {n}")) for n in range(9))
     page = of(runs=runs(*[(2, 2)] * 12), results=results)
-    assert len(page.all("img")) == 4
+    assert len(page.all("img")) == 3
     assert page.all("img")[1]["alt"].startswith("experiment 8: Times and speed-ups of 2 variants")
-    assert "experiment 5: int8 is 7.00x faster" in page.sections["Results"]
-    assert "And 2 older results." in page.sections["Results"]
+    assert "experiment 6: int8 is 8.00x faster" in page.sections["Results"]
+    assert "And 3 older results." in page.sections["Results"]
     assert "12 predictions: 12 inside" in page.sections["Predictions"]
     assert "2 older ones are counted above and not listed" in page.sections["Predictions"]
     assert "(notebook not known)" in page.sections["Notebooks"]
+
+
+def test_variants_that_are_not_told_are_counted():
+    def told(variants):
+        names = [f"v{n}" for n in range(variants)]
+        trials = {n: Trial(n, (1.0 + i,) * 40, tuple(range(40))) for i, n in enumerate(names)}
+        return of(results=(PanelResult("", Comparison(trials)),)).sections["Results"]
+
+    assert "v5 is 6.00x slower" in told(6)
+    assert "v6 is 7.00x slower" in told(7)
+    assert "v5 is 6.00x slower" in told(8)
+    assert "v6 is" not in told(8)
+    assert "And 2 more variants, which the picture shows." in told(8)
 
 
 def test_what_is_open_is_named_where_something_was_done_and_counted_elsewhere(monkeypatch):
