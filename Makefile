@@ -58,8 +58,9 @@ test-unit: $(VENV)/.installed-test ## unit tests and doctests
 test-notebooks: $(VENV)/.installed-test ## every cell of every notebook against its saved output
 	@set -x; LABKIT_RECORDS= $(PY) -m pytest --nbval notebooks teacher
 
+# Two at once, each with a server and a browser of its own: one waits half of the time.
 test-browser: $(VENV)/.installed-test ## real JupyterLab in real Chromium
-	$(PY) -m pytest tests/browser
+	$(PY) -m pytest -n 2 tests/browser
 
 class: $(VENV)/.installed-test ## eight whole notebooks at once, half a core each: some ten minutes
 	LABKIT_WHOLE_CLASS=1 $(PY) -m pytest -rP tests/test_class.py

@@ -31,6 +31,7 @@ from labkit.variants import as_variants
 from labkit.worker import Run, Status
 
 pytest.importorskip("distributed", reason="the extra labkit[cluster] is not installed")
+import dask
 from distributed import Client, LocalCluster
 
 TWO_CORES = lab.machine().usable_threads >= 2
@@ -44,6 +45,13 @@ def start_cluster(workers=2):
         dashboard_address="127.0.0.1:0",
         silence_logs=logging.CRITICAL,  # killed workers are the subject here
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patient_clusters():
+    """Dask gives up a worker that is away 15 s after an end of it, be it a later one."""
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}):
+        yield
 
 
 @pytest.fixture(scope="module")
