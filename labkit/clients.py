@@ -273,6 +273,8 @@ class _Workers:
             self._last_look = now
             if _any_worker(self._client):
                 self._last_seen = now
+            else:
+                _start_lost_workers(self._client)
         return now > self._last_seen + _NO_WORKERS_S
 
 
@@ -326,6 +328,16 @@ def _any_worker(client: Any) -> bool:
         return bool(client.nthreads())
     except Exception:
         return True
+
+
+def _start_lost_workers(client: Any) -> None:
+    """Have a cluster of this process start again what it should have and does not have.
+
+    15 s after a worker ended (`distributed.deploy.lost-worker-timeout`), Dask's clusters give it up
+    for good if it is away just then, be it after a later end.
+    """
+    with contextlib.suppress(Exception):  # no such cluster, or it is being closed
+        client.cluster.scale(len(client.cluster.worker_spec))
 
 
 def _lost(index: int, client: Any) -> Outcome:

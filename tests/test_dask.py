@@ -291,19 +291,28 @@ def test_a_worker_that_is_killed_in_the_middle_loses_no_point_and_doubles_none(c
     wait_until(lambda: not any(alive(process) for process in killed))
 
 
-def test_a_point_that_ends_its_worker_every_time_is_given_up_and_the_others_are_kept(client):
-    @lab.experiment(size=[1, 2])
-    def fatal_at_two(size):
-        if size == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return {"a": lambda: None, "b": lambda: sum(range(100))}
+@lab.experiment(size=[1, 2])
+def fatal_at_two(size):
+    """Where the size is 2, no process that tries survives."""
+    if size == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"a": lambda: None, "b": lambda: sum(range(100))}
 
-    sizes = [1, 2, 3, 4, 5]
-    sweep = fatal_at_two.sweep(size=sizes, budget_s=0.5, client=client)
+
+def test_a_point_that_ends_its_worker_every_time_is_given_up_and_the_others_are_kept(client):
+    sweep = fatal_at_two.sweep(size=[1, 2, 3, 4, 5], budget_s=0.5, client=client)
     errors = {p.parameters["size"]: p.error for p in sweep}
     assert errors.pop(2) == "WorkerError: the worker process ended 4 times while it ran this"
     assert set(errors.values()) == {""}
     assert "size=2 was not measured" in sweep.sentences[-1]
+
+
+def test_a_cluster_that_gives_up_its_only_worker_gets_another_one():
+    # No worker starts so soon: the cluster gives up each that has ended.
+    at_once = dask.config.set({"distributed.deploy.lost-worker-timeout": "10 ms"})
+    with start_cluster(workers=1) as cluster, Client(cluster) as client, at_once:
+        sweep = fatal_at_two.sweep(size=[2, 3], budget_s=0.5, client=client)
+    assert [bool(p.error) for p in sweep] == [True, False]
 
 
 def test_a_client_that_is_closed_keeps_what_was_measured(fresh_client):
