@@ -243,7 +243,7 @@ def _on_dask(client: Any, work: _Call, inputs: list[Any]) -> Generator[Outcome, 
 
 
 class _Workers:
-    """Looks whether a cluster has any, and for how long it had none.
+    """Looks whether a cluster has any, for how long it had none, and asks for those it has lost.
 
     Args:
         client: of the cluster. Until its first worker is there, its own queue may take hours; but

@@ -363,7 +363,10 @@ def _result_figure(each: PanelResult) -> str:
     said = list(each.result.sentences)
     left = len(said) - _MOST_VERDICTS
     if left > 1:
-        said[_MOST_VERDICTS:] = [f"And {left} more variants, which the picture shows."]
+        # Of a sweep, a sentence may be about a slice, or about a point that has no result.
+        sweep = isinstance(each.result, Sweep)
+        rest = "sentences about it, left out here" if sweep else "variants, which the picture shows"
+        said[_MOST_VERDICTS:] = [f"And {left} more {rest}."]
     values = "" if isinstance(each.result, Sweep) else _values(each.result.parameters)
     about = ", ".join(filter(None, [values, each.at_utc[:10]]))
     try:

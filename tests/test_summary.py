@@ -209,6 +209,15 @@ def test_variants_that_are_not_told_are_counted():
     assert "And 2 more variants, which the picture shows." in told(8)
 
 
+def test_what_is_left_out_of_a_sweep_is_not_said_to_be_in_the_picture():
+    failed = tuple(SweepPoint({"batch": b}, None, "MemoryError: too large") for b in range(2, 9))
+    sweep = Sweep(("batch",), (SweepPoint({"batch": 1}, comparison()), *failed), "s")
+    text = of(results=(PanelResult("", sweep),)).sections["Results"]
+    assert "batch=2 was not measured" in text
+    assert "And 3 more sentences about it, left out here." in text
+    assert "which the picture shows" not in text
+
+
 def test_what_is_open_is_named_where_something_was_done_and_counted_elsewhere(monkeypatch):
     monkeypatch.chdir(ROOT)
     done = ("01-profiling", "04-quantization")

@@ -11,10 +11,10 @@ A test asks for the fixture `lab` and gets a `LabPage`:
         lab.screenshot("after-run")                 # tests/browser/artifacts/<test>-after-run.png
 
 `lab.page` is Playwright's own page: `expect(...)` and its locators wait by themselves, so no test
-sleeps. The server is started once for all tests, in a temporary folder with copies of `notebooks/`
-and `data/`, and with a home of its own; kernels end with the test that started them. A test that
-fails leaves a screenshot and the browser's console. Everything here is marked `browser`, and is
-skipped with the line that installs what is missing.
+sleeps. The server is started once in each process of tests, in a temporary folder with copies of
+`notebooks/` and `data/`, and with a home of its own; kernels end with the test that started them.
+A test that fails leaves a screenshot and the browser's console. Everything here is marked
+`browser`, and is skipped with the line that installs what is missing.
 """
 
 from __future__ import annotations
